@@ -1,0 +1,64 @@
+"""The root command: a table of commands that are imported when called, and the one place where errors end."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from comfymodal.cli.boundary import run_guarded
+
+COMMANDS = {
+    "render": "Render a ComfyUI workflow and bring back every output.",
+    "runs": "List, show, fetch, repeat and cancel runs.",
+    "config": "Show, validate and describe the project file.",
+}
+"""Name and help of each command; its module has the same name. Help for all must not import any."""
+
+
+class LazyGroup(TyperGroup):
+    """Imports a command's module when the command is called: all of them at once double the time of --help."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        command = typer.main.get_command(import_module(f"comfymodal.cli.{cmd_name}").app)
+        command.name = cmd_name
+        return command
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    name="comfymodal",
+    help="Render ComfyUI workflows from one project file, on this machine or on rented GPUs.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+) -> None:
+    if version:
+        from comfymodal import __version__
+
+        typer.echo(f"comfymodal {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run_guarded(app, sys.argv[1:]))

@@ -1,0 +1,62 @@
+"""Options with one meaning everywhere, and what most commands begin with."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from comfymodal.operations.context import Context
+    from comfymodal.output.desk import TerminalDesk
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("-c", "--config", metavar="FILE", help="Project file [default: ./comfymodal.yaml].")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
+JsonEventsOption = Annotated[
+    bool, typer.Option("--json-events", help="Print progress and the result as JSON, an event a line.")
+]
+YesOption = Annotated[bool, typer.Option("-y", "--yes", help="Answer yes to every question.")]
+DryRunOption = Annotated[bool, typer.Option("-n", "--dry-run", help="Check everything, change nothing.")]
+QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="No progress, only the result.")]
+ComfyUrlOption = Annotated[
+    str | None, typer.Option("--comfy-url", metavar="URL", help="Use this running ComfyUI server.")
+]
+OutOption = Annotated[
+    Path | None, typer.Option("-o", "--out", metavar="DIR", help="Write outputs here, not into a folder per run.")
+]
+WaitOption = Annotated[
+    str | None,
+    typer.Option("--wait", metavar="DURATION", help="Wait at most this long (90s, 5m), then exit with 8."),
+]
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
+_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_wait(text: str | None) -> float | None:
+    """Seconds in `90s`, `5m`, `2h`; a bare number is seconds. Raises `typer.BadParameter`."""
+    if text is None:
+        return None
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is not a duration such as 90s, 5m or 2h", param_hint="--wait")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def open_context(config: Path | None, **flags: Any) -> Context:
+    """The project in the working directory or in `config`; `flags` are dotted keys with _ for the dots."""
+    from comfymodal.operations.context import open_context as open_operation_context
+
+    given = {key.replace("__", "."): value for key, value in flags.items() if value is not None}
+    return open_operation_context(config, environ=os.environ, cwd=Path.cwd(), flags=given)
+
+
+def open_desk(*, as_json: bool, as_events: bool = False, yes: bool = False, quiet: bool = False) -> TerminalDesk:
+    from comfymodal.output.desk import TerminalDesk
+
+    return TerminalDesk(as_json=as_json, as_events=as_events, assume_yes=yes, is_quiet=quiet)

@@ -1,0 +1,82 @@
+"""`comfymodal render`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from comfymodal.cli.options import (
+    ComfyUrlOption,
+    ConfigOption,
+    DryRunOption,
+    JsonEventsOption,
+    JsonOption,
+    OutOption,
+    QuietOption,
+    WaitOption,
+    YesOption,
+    open_context,
+    open_desk,
+    parse_wait,
+)
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+
+@app.command()
+def render(
+    workflow: Annotated[Path, typer.Argument(metavar="WORKFLOW", help="Workflow in API format (JSON).")],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-s",
+            "--set",
+            metavar="NODE.INPUT=VALUE",
+            help="Change an input; NODE is an id, a title or a class. :=JSON, =@FILE, =random.",
+        ),
+    ] = None,
+    out: OutOption = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="TEMPLATE", help="File names, e.g. '{workflow}-{seed}{ext}'.")
+    ] = None,
+    previews: Annotated[bool, typer.Option("--previews", help="Bring temporary previews too.")] = False,
+    allow_partial: Annotated[
+        bool, typer.Option("--allow-partial", help="Render the valid outputs of a workflow that has invalid ones.")
+    ] = False,
+    open_: Annotated[bool, typer.Option("--open", help="Open the first output when done.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Submit, print the run id, do not wait.")] = False,
+    wait: WaitOption = None,
+    comfy_url: ComfyUrlOption = None,
+    config: ConfigOption = None,
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+    as_events: JsonEventsOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Render a ComfyUI workflow and bring back every output."""
+    from comfymodal.operations.render import RenderRequest, plan_render
+    from comfymodal.operations.render import render as render_workflow
+    from comfymodal.output.show import open_output, show
+
+    request = RenderRequest(
+        workflow=workflow,
+        overrides=tuple(set_ or ()),
+        out=out,
+        allow_partial=allow_partial,
+        keep_temporary=previews,
+        wait_s=parse_wait(wait),
+        is_detached=detach,
+    )
+    context = open_context(config, comfyui__url=comfy_url, render__naming=name)
+    with open_desk(as_json=as_json, as_events=as_events, yes=yes, quiet=quiet) as desk:
+        if dry_run:
+            show(plan_render(request, context, desk), desk, command=["render"])
+            return
+        report = render_workflow(request, context, desk)
+        show(report, desk, command=["render"])
+    if open_:
+        open_output(report)
+    raise typer.Exit(report.exit_code)

@@ -1,0 +1,107 @@
+"""`comfymodal runs ...`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from comfymodal.cli.options import (
+    ConfigOption,
+    JsonEventsOption,
+    JsonOption,
+    OutOption,
+    QuietOption,
+    WaitOption,
+    YesOption,
+    open_context,
+    open_desk,
+    parse_wait,
+)
+
+app = typer.Typer(
+    rich_markup_mode=None,
+    add_completion=False,
+    no_args_is_help=True,
+    help="List, show, fetch, repeat and cancel runs.",
+)
+
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help="Run id, the beginning of one, or 'last'.", show_default=False)
+]
+
+
+@app.command("list")
+def list_(
+    limit: Annotated[int, typer.Option("--limit", min=1, help="How many of the newest.")] = 20,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the newest runs of this project."""
+    from comfymodal.operations.runs import list_runs
+    from comfymodal.output.show import show
+
+    with open_desk(as_json=as_json) as desk:
+        show(list_runs(open_context(config), limit=limit), desk, command=["runs", "list"])
+
+
+@app.command("show")
+def show_(run: RunArgument = "last", config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Show one run: how it ended, its outputs, texts and error."""
+    from comfymodal.operations.runs import show_run
+    from comfymodal.output.show import show
+
+    with open_desk(as_json=as_json) as desk:
+        show(show_run(run, open_context(config)), desk, command=["runs", "show"])
+
+
+@app.command()
+def fetch(
+    run: RunArgument = "last",
+    out: OutOption = None,
+    wait: WaitOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    as_events: JsonEventsOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Bring a run's outputs here: follow it, or go on where a download was cut."""
+    from comfymodal.operations.runs import fetch_run
+    from comfymodal.output.show import show
+
+    with open_desk(as_json=as_json, as_events=as_events, quiet=quiet) as desk:
+        report = fetch_run(run, open_context(config), desk, out=out, wait_s=parse_wait(wait))
+        show(report, desk, command=["runs", "fetch"])
+    raise typer.Exit(report.exit_code)
+
+
+@app.command()
+def again(
+    run: RunArgument = "last",
+    out: OutOption = None,
+    wait: WaitOption = None,
+    config: ConfigOption = None,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+    as_events: JsonEventsOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Render the same workflow with the same seeds and inputs once more."""
+    from comfymodal.operations.render import again as render_again
+    from comfymodal.output.show import show
+
+    context = open_context(config)
+    with open_desk(as_json=as_json, as_events=as_events, yes=yes, quiet=quiet) as desk:
+        report = render_again(context.ledger.get(run), context, desk, out=out, wait_s=parse_wait(wait))
+        show(report, desk, command=["runs", "again"])
+    raise typer.Exit(report.exit_code)
+
+
+@app.command()
+def cancel(run: RunArgument = "last", config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Stop a run; what is finished is kept for `runs fetch`."""
+    from comfymodal.operations.runs import cancel_run
+    from comfymodal.output.show import show
+
+    with open_desk(as_json=as_json) as desk:
+        show(cancel_run(run, open_context(config)), desk, command=["runs", "cancel"])

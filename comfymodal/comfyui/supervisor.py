@@ -1,0 +1,175 @@
+"""The small process beside a warm ComfyUI: starts it, notes how it ended, stops it when nobody used it for a while.
+
+`python -m comfymodal.comfyui.supervisor FOLDER`; the folder holds `launch.json`. Started by `warm`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from comfymodal.comfyui.client import get_json
+from comfymodal.comfyui.server import Launch, answers, build_argv, free_port, last_lines, read_from, start
+from comfymodal.errors import ServiceError
+from comfymodal.files import read_json, write_json
+from comfymodal.processes import ProcessIdentity
+
+ENGINE_FILE = "engine.json"
+EXIT_FILE = "exit.json"
+LAUNCH_FILE = "launch.json"
+LOG_FILE = "log.txt"
+STOP_FILE = "stop"
+USED_FILE = "used"
+
+BOOT_ATTEMPTS = 3
+WATCH_S = 0.5
+STOP_PATIENCE_S = 10.0
+_PORT_TAKEN = ("address already in use", "only one usage of each socket address", "errno 98", "errno 48")
+
+
+@dataclass(slots=True)
+class Supervised:
+    """ComfyUI as a child of this process, or adopted from a supervisor that died."""
+
+    identity: ProcessIdentity
+    child: subprocess.Popen[bytes] | None
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it ended within `seconds`."""
+        if self.child is None:
+            time.sleep(seconds)
+            return not self.identity.is_alive()
+        try:
+            self.child.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+
+def main(folder: Path) -> None:
+    launch_data = read_json(folder / LAUNCH_FILE)
+    if launch_data is None:
+        sys.exit(f"no {LAUNCH_FILE} in {folder}")
+    launch = Launch.from_dict(launch_data)
+    engine = _adopt(folder) or _boot(launch, folder)
+    if engine is None:
+        sys.exit(1)
+    try:
+        _watch(engine, launch, folder)
+    finally:
+        engine.identity.terminate(patience_s=STOP_PATIENCE_S)
+        (folder / ENGINE_FILE).unlink(missing_ok=True)
+        # Every output was copied when its prompt ended; a stopped engine remembers none of them.
+        for leftover in ("output", "temp", "input"):
+            shutil.rmtree(folder / leftover, ignore_errors=True)
+
+
+def _adopt(folder: Path) -> Supervised | None:
+    note = read_json(folder / ENGINE_FILE) or {}
+    identity = ProcessIdentity.from_dict(note.get("process"))
+    if identity is None or not note.get("is_ready") or not identity.is_alive():
+        return None
+    write_json(folder / ENGINE_FILE, {**note, "supervisor": _own_identity()})
+    return Supervised(identity, None)
+
+
+def _boot(launch: Launch, folder: Path) -> Supervised | None:
+    for leftover in (EXIT_FILE, STOP_FILE):
+        (folder / leftover).unlink(missing_ok=True)
+    log = folder / LOG_FILE
+    for _ in range(BOOT_ATTEMPTS):
+        if log.exists():
+            log.replace(folder / "log.previous.txt")
+        port = free_port()
+        child = start(build_argv(launch, folder=folder, port=port), cwd=launch.cwd, log=log)
+        identity = ProcessIdentity.of(child.pid)
+        if identity is None:
+            _note_exit(folder, child)
+            return None
+        engine = Supervised(identity, child)
+        _note_engine(folder, launch, identity, port, is_ready=False)
+        if _wait_ready(engine, folder, launch, f"http://127.0.0.1:{port}"):
+            _note_engine(folder, launch, identity, port, is_ready=True)
+            return engine
+        identity.terminate(patience_s=STOP_PATIENCE_S)
+        child.wait()
+        (folder / ENGINE_FILE).unlink(missing_ok=True)
+        if not any(sign in read_from(log, 0).lower() for sign in _PORT_TAKEN):
+            break
+    _note_exit(folder, child)
+    return None
+
+
+def _wait_ready(engine: Supervised, folder: Path, launch: Launch, url: str) -> bool:
+    give_up_at = time.monotonic() + launch.boot_timeout_s
+    while time.monotonic() < give_up_at and not (folder / STOP_FILE).exists():
+        if engine.wait(0.1):
+            return False
+        if answers(url, timeout_s=5.0):
+            return True
+    return False
+
+
+def _watch(engine: Supervised, launch: Launch, folder: Path) -> None:
+    used = folder / USED_FILE
+    seen, idle_since = _modified(used), time.monotonic()
+    url = str((read_json(folder / ENGINE_FILE) or {}).get("url"))
+    while not engine.wait(WATCH_S):
+        if (folder / STOP_FILE).exists():
+            return
+        # A change of the file's time, not the time itself: clocks jump.
+        if (modified := _modified(used)) != seen:
+            seen, idle_since = modified, time.monotonic()
+        if launch.idle_stop_s is not None and time.monotonic() - idle_since > launch.idle_stop_s:
+            if not _is_busy(url):
+                return
+            idle_since = time.monotonic()
+    _note_exit(folder, engine.child)
+
+
+def _is_busy(url: str) -> bool:
+    try:
+        return bool(get_json(url, "/prompt").get("exec_info", {}).get("queue_remaining"))
+    except ServiceError:
+        return False
+
+
+def _note_engine(folder: Path, launch: Launch, identity: ProcessIdentity, port: int, *, is_ready: bool) -> None:
+    write_json(
+        folder / ENGINE_FILE,
+        {
+            "name": launch.name,
+            "url": f"http://127.0.0.1:{port}",
+            "process": identity.to_dict(),
+            "supervisor": _own_identity(),
+            "is_ready": is_ready,
+            "started_at": time.time(),
+        },
+    )
+
+
+def _note_exit(folder: Path, child: subprocess.Popen[bytes] | None) -> None:
+    code = child.poll() if child else None
+    write_json(folder / EXIT_FILE, {"code": code, "at": time.time(), "log": last_lines(folder / LOG_FILE)})
+
+
+def _own_identity() -> dict[str, Any] | None:
+    identity = ProcessIdentity.of(os.getpid())
+    return identity.to_dict() if identity else None
+
+
+def _modified(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

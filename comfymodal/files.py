@@ -1,0 +1,56 @@
+"""JSON files that are never half-written; importable by every room, imports nothing of ours."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+def write_json(path: Path, value: Any, *, indent: int | None = None) -> None:
+    """Replace `path` whole or leave it as it was. Raises `OSError`."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=indent))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace `path` whole or leave it as it was. Raises `OSError`."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in `path`; None when there is no such file or it holds no JSON object."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def append_json_line(path: Path, value: Any) -> None:
+    """Append one line in a single write, so that a killed writer tears at most the last line. Raises `OSError`."""
+    with path.open("ab") as stream:
+        stream.write(json.dumps(value, ensure_ascii=False).encode() + b"\n")
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Every whole line of `path` that is a JSON object; empty when there is no such file. A torn line is skipped."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            found.append(value)
+    return found

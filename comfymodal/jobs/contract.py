@@ -1,0 +1,86 @@
+"""What crosses between the operator's side and a job: plain JSON down, events up, control down; nothing else.
+
+A job is `run(job: dict, place: Place) -> dict`. It runs unchanged in a process of this machine and in a
+Modal container, so this module and everything `jobs` imports load with the standard library alone.
+Failures of a job are returned in its outcome, never raised: an exception means the infrastructure failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+VERSION = 1
+"""Raised when a job, event or outcome changes in a way an older reader would misread."""
+
+RUNS_FOLDER = "runs"
+"""Folder on the outputs volume with one folder per run, named by the run id."""
+
+JOB_FILE = "job.json"
+EVENTS_FILE = "events.jsonl"
+LOG_FILE = "log.txt"
+MANIFEST_FILE = "manifest.jsonl"
+"""One line per finished prompt, appended: a batch of thousands is not rewritten for each."""
+
+SNAPSHOT_EVENTS = 100
+"""How many of the newest events a snapshot carries; a reader that slept longer still has the state."""
+
+Control = Literal["stop", "save"]
+Status = Literal["succeeded", "partial", "failed", "cancelled"]
+
+
+class Engine(Protocol):
+    """A ComfyUI server that answers, whoever started it."""
+
+    @property
+    def url(self) -> str:
+        """Base address without a trailing slash, e.g. `http://127.0.0.1:8188`."""
+
+    def death(self) -> str | None:
+        """Why the server is gone, with its last log lines; None while it lives or when that cannot be known.
+
+        Called when a request fails or an answer looks as if the server restarted.
+        """
+
+    def log_position(self) -> int:
+        """Where the server's log ends now, in bytes; 0 for a server whose log cannot be read."""
+
+    def log_since(self, position: int) -> str:
+        """What the server logged after `position`; empty for a server whose log cannot be read."""
+
+
+class Place(Protocol):
+    """All that differs between a container and this machine. Job code never asks where it runs."""
+
+    @property
+    def volumes(self) -> Mapping[str, Path]:
+        """Folders by role: `models`, `inputs`, `outputs`."""
+
+    @property
+    def deadline(self) -> float | None:
+        """Unix time at which the job must have stopped by itself; None without a limit."""
+
+    def emit(self, event: Mapping[str, Any]) -> None:
+        """Hand one event up. Only buffers, never blocks on a network; one thread delivers."""
+
+    def commit(self, volume: str) -> None:
+        """Make what was written to the volume durable and visible. Called with no file open on it."""
+
+    def reload(self, volume: str) -> None:
+        """See what others committed to the volume. Called with no file open on it."""
+
+    def lease(self, key: str) -> AbstractContextManager[None]:
+        """Hold `key` exclusively among all jobs of the project."""
+
+    def control(self) -> Control | None:
+        """What the operator asked for last. Cheap enough to call twice a second."""
+
+    def engine(self) -> Engine:
+        """A ComfyUI that answers, started when needed. Raises `EngineDiedError` or `NotReadyError`."""
+
+
+def run_folder(place_volumes: Mapping[str, Path], run_id: str) -> Path:
+    """The run's folder on the outputs volume."""
+    return place_volumes["outputs"] / RUNS_FOLDER / run_id

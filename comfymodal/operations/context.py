@@ -1,0 +1,73 @@
+"""What every operation works with: the project, the target it names, the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from comfymodal.comfyui.find import EngineWish
+from comfymodal.project.folders import data_folder, state_folder
+from comfymodal.runs.ledger import Ledger
+from comfymodal.targets.base import Target
+from comfymodal.targets.local import LocalTarget
+from comfymodal.targets.spec import LocalSpec
+
+if TYPE_CHECKING:
+    from comfymodal.project.schema import Project
+
+
+@dataclass(slots=True)
+class Context:
+    """One command's surroundings. The ledger is opened when first used: `--dry-run` needs none."""
+
+    project: Project
+    project_path: Path | None
+    target: Target
+    state: Path
+    warnings: tuple[str, ...]
+    _ledger: Ledger | None = field(default=None, init=False)
+
+    @property
+    def ledger(self) -> Ledger:
+        if self._ledger is None:
+            self._ledger = Ledger(self.state / "projects" / self.project.project / "ledger.sqlite")
+        return self._ledger
+
+
+def open_context(
+    config: Path | None, *, environ: Mapping[str, str], cwd: Path, flags: Mapping[str, Any] | None = None
+) -> Context:
+    """Read the project file, if there is one, and make its target ready to be asked. Raises `ProjectError`."""
+    from comfymodal.project.load import find_project_file, load_project
+
+    named = config or (Path(environ["COMFYMODAL_CONFIG"]) if environ.get("COMFYMODAL_CONFIG") else None)
+    loaded = load_project(find_project_file(named, cwd=cwd), environ=environ, flags=flags or {}, cwd=cwd)
+    project = loaded.settings
+    state = state_folder(environ)
+    target = LocalTarget(_local_spec(project, state, data_folder(environ)), environ)
+    return Context(project, loaded.path, target, state, tuple(loaded.warnings))
+
+
+def _local_spec(project: Project, state: Path, data: Path) -> LocalSpec:
+    volumes = {
+        role: volume.path or state / "volumes" / volume.name
+        for role, volume in (
+            ("models", project.volumes.models),
+            ("inputs", project.volumes.inputs),
+            ("outputs", project.volumes.outputs),
+        )
+    }
+    comfyui = project.comfyui
+    wish = EngineWish(
+        url=comfyui.url,
+        path=str(comfyui.path) if comfyui.path else None,
+        python=str(comfyui.python) if comfyui.python else None,
+        arguments=tuple(comfyui.args),
+        discover=comfyui.discover,
+        idle_stop_s=comfyui.idle_stop,
+        boot_timeout_s=comfyui.boot_timeout,
+        models=str(volumes["models"]),
+    )
+    return LocalSpec(state=state, engines=data / "engines", volumes=volumes, engine=wish)

@@ -1,0 +1,194 @@
+"""`comfymodal render`: read, override, check, submit, follow, collect. Everything free comes before anything costly."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from comfymodal.errors import NotReadyError
+from comfymodal.jobs.contract import VERSION
+from comfymodal.operations.collect import require_writable
+from comfymodal.operations.context import Context
+from comfymodal.operations.desk import Desk
+from comfymodal.operations.follow import deferred_interrupt, follow, report
+from comfymodal.operations.results import ChangeView, RenderPlan, RunReport
+from comfymodal.runs.ledger import Run
+from comfymodal.runs.names import new_run_id
+from comfymodal.targets.base import EngineFacts
+from comfymodal.workflow.check import check_graph, require_valid
+from comfymodal.workflow.graph import Graph, Workflow, read_workflow
+from comfymodal.workflow.override import Overridden, Override, apply_overrides, parse_overrides
+
+
+@dataclass(frozen=True, slots=True)
+class RenderRequest:
+    """One `render` as asked for. `out` replaces `render.output_dir/<run id>`."""
+
+    workflow: Path
+    overrides: tuple[str, ...] = ()
+    out: Path | None = None
+    allow_partial: bool = False
+    keep_temporary: bool = False
+    wait_s: float | None = None
+    is_detached: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A workflow that the engine will take."""
+
+    workflow: Workflow
+    overridden: Overridden
+    facts: EngineFacts
+
+
+def render(request: RenderRequest, context: Context, desk: Desk) -> RunReport:
+    """Render one workflow and bring every output back. Raises any `ComfymodalError`; nothing is half-written."""
+    prepared = _prepare(request, context, desk)
+    run = build_run(request, prepared, context)
+    for upload in prepared.overridden.uploads:
+        context.target.put_input(upload.path, Path(upload.name).name)
+    return submit(run, context, desk, wait_s=request.wait_s, is_detached=request.is_detached)
+
+
+def plan_render(request: RenderRequest, context: Context, desk: Desk) -> RenderPlan:
+    """All that `render` does before it submits."""
+    prepared = _prepare(request, context, desk)
+    folder, _ = _folder(request, context, "<run id>")
+    return RenderPlan(
+        workflow=str(request.workflow),
+        target=context.target.name,
+        engine=f"ComfyUI {prepared.facts.version} on {prepared.facts.device} ({prepared.facts.how})",
+        nodes=len(prepared.overridden.graph),
+        changes=_changes(prepared.overridden),
+        uploads=tuple(str(upload.path) for upload in prepared.overridden.uploads),
+        folder=str(folder),
+    )
+
+
+def build_run(request: RenderRequest, prepared: Prepared, context: Context) -> Run:
+    """A ledger row whose request is enough to submit, collect and repeat the run."""
+    now = time.time()
+    run_id = new_run_id(now)
+    folder, is_own_folder = _folder(request, context, run_id)
+    overridden = prepared.overridden
+    job = {
+        "version": VERSION,
+        "kind": "render",
+        "run_id": run_id,
+        # ComfyUI takes only canonical UUIDs from 0.38 on, and a repeated id overwrites history before that.
+        "prompts": [{"prompt_id": str(uuid.uuid4()), "graph": overridden.graph, "extra_data": {}}],
+        "inputs": [
+            {"file": Path(upload.name).name, "sha256": upload.sha256, "size_bytes": upload.size_bytes}
+            for upload in overridden.uploads
+        ],
+        "allow_partial": request.allow_partial,
+        "keep_temporary": request.keep_temporary,
+        "collect_only": False,
+    }
+    return Run(
+        id=run_id,
+        kind="render",
+        target=context.target.name,
+        status="submitting",
+        title=request.workflow.name,
+        created_at=now,
+        ended_at=None,
+        call_id=None,
+        again_of=None,
+        request={
+            "job": job,
+            "workflow": {"path": str(request.workflow.absolute()), "sha256": prepared.workflow.sha256},
+            "changes": [asdict(change) for change in _changes(overridden)],
+            "folder": str(folder),
+            "is_own_folder": is_own_folder,
+            "naming": context.project.render.naming,
+        },
+        result=None,
+    )
+
+
+def submit(run: Run, context: Context, desk: Desk, *, wait_s: float | None, is_detached: bool) -> RunReport:
+    """Enter the run into the ledger, hand its job over, and follow it unless detached."""
+    context.ledger.add(run)
+    with deferred_interrupt():
+        call_id = context.target.submit(run.request["job"])
+        context.ledger.note_call(run.id, call_id)
+    run = replace(run, call_id=call_id, status="running")
+    desk.event({"type": "submitted", "run_id": run.id, "target": run.target})
+    if is_detached:
+        return replace(report(context.ledger.get(run.id)), exit_code=0)
+    return follow(run, context, desk, wait_s=wait_s)
+
+
+def ready_engine(context: Context, desk: Desk) -> EngineFacts:
+    """Make sure a ComfyUI answers, asking before anything is installed. Raises `NotReadyError` on a no."""
+    setup = context.target.needed_setup()
+    if setup is not None:
+        if not desk.agree(setup):
+            raise NotReadyError(
+                "nothing was installed, nothing was rendered",
+                hint="use a ComfyUI you have: --comfy-url http://..., or comfyui.path in comfymodal.yaml",
+            )
+        context.target.set_up(desk.event)
+    return context.target.engine_facts(desk.event)
+
+
+def _prepare(request: RenderRequest, context: Context, desk: Desk) -> Prepared:
+    for warning in context.warnings:
+        desk.warn(warning)
+    workflow = read_workflow(request.workflow)
+    overrides = parse_overrides(request.overrides, workflow.graph)
+    require_writable(_folder(request, context, "")[0])
+    facts = ready_engine(context, desk)
+    desk.event({"type": "engine", "version": facts.version, "device": facts.device, "how": facts.how, "url": facts.url})
+    overridden = _checked(workflow.graph, overrides, context, desk)
+    return Prepared(workflow, overridden, facts)
+
+
+def _checked(graph: Graph, overrides: tuple[Override, ...], context: Context, desk: Desk) -> Overridden:
+    classes = sorted({str(node["class_type"]) for node in graph.values()})
+    object_info = context.target.object_info(classes)
+    # The whole list of classes takes the server a while: ask only when a class is missing, for near matches.
+    known = () if len(object_info) == len(classes) else context.target.known_classes()
+    overridden = apply_overrides(graph, overrides, object_info=object_info)
+    uploaded = {upload.name for upload in overridden.uploads}
+    problems = check_graph(overridden.graph, object_info=object_info, uploaded=uploaded, known_classes=known)
+    for problem in problems:
+        if problem.is_warning:
+            desk.warn(problem.message)
+    require_valid(problems)
+    return overridden
+
+
+def _folder(request: RenderRequest, context: Context, run_id: str) -> tuple[Path, bool]:
+    if request.out is not None:
+        return request.out.absolute(), False
+    return Path(context.project.render.output_dir).absolute() / run_id, True
+
+
+def _changes(overridden: Overridden) -> tuple[ChangeView, ...]:
+    return tuple(
+        ChangeView(change.node_id, change.title, change.input_name, change.old, change.new)
+        for change in overridden.changes
+    )
+
+
+def again(run: Run, context: Context, desk: Desk, *, out: Path | None, wait_s: float | None) -> RunReport:
+    """Render the same graph with the same seeds and inputs once more, as a run of its own."""
+    ready_engine(context, desk)
+    now = time.time()
+    run_id = new_run_id(now)
+    prompts = [{**prompt, "prompt_id": str(uuid.uuid4())} for prompt in run.request["job"]["prompts"]]
+    job: Mapping[str, Any] = {**run.request["job"], "run_id": run_id, "prompts": prompts, "collect_only": False}
+    folder = out.absolute() if out else Path(context.project.render.output_dir).absolute() / run_id
+    require_writable(folder)
+    request = {**run.request, "job": job, "folder": str(folder), "is_own_folder": out is None}
+    repeated = replace(
+        run, id=run_id, status="submitting", created_at=now, ended_at=None, call_id=None, again_of=run.id, result=None
+    )
+    return submit(replace(repeated, request=request), context, desk, wait_s=wait_s, is_detached=False)

@@ -1,0 +1,28 @@
+"""Ledger rows as people and scripts see them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from comfymodal.operations.results import RunView
+from comfymodal.runs.ledger import Run
+
+
+def run_view(run: Run) -> RunView:
+    result = run.result or {}
+    return RunView(
+        id=run.id,
+        kind=run.kind,
+        status=run.status,
+        target=run.target,
+        title=run.title,
+        created_at=_iso(run.created_at),
+        ended_at=None if run.ended_at is None else _iso(run.ended_at),
+        seconds=None if run.ended_at is None else round(max(0.0, run.ended_at - run.created_at), 3),
+        phases=result.get("phases") or {},
+        cost_usd=None,
+    )
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,85 @@
+"""The only place that prints answers: a result or an error, as a table for people or JSON for scripts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from comfymodal.errors import ComfymodalError
+from comfymodal.operations.results import RunReport
+from comfymodal.output.desk import TerminalDesk
+from comfymodal.output.envelope import build_envelope, build_error_envelope, dump
+from comfymodal.output.screen import write_stderr
+from comfymodal.output.tables import Rows, summary_of, table_of
+
+
+def show(result: Any, desk: TerminalDesk, *, command: Sequence[str]) -> None:
+    """Print a result as the last thing of a command."""
+    desk.close()
+    if desk.as_json or desk.as_events:
+        envelope = build_envelope(result, command=command, warnings=desk.warnings)
+        _print(
+            dump({"type": "result", **envelope} if desk.as_events else envelope, indent=None if desk.as_events else 2)
+        )
+        return
+    _print_table(*table_of(result))
+    if isinstance(result, RunReport):
+        if result.error is not None:
+            _write_error(result.error)
+        write_stderr(summary_of(result))
+
+
+def show_error(error: ComfymodalError, *, command: Sequence[str], as_json: bool) -> None:
+    """Print an error: with JSON an envelope on stdout, else a message and its hint on stderr."""
+    if as_json:
+        _print(dump(build_error_envelope(error.to_dict(), command=command)))
+    else:
+        _write_error(error.to_dict())
+
+
+def show_document(document: Any) -> None:
+    """Print plain JSON that is an answer by itself."""
+    _print(dump(document, indent=2))
+
+
+def open_output(report: RunReport) -> None:
+    """Open the first output with what the system opens such files with."""
+    if report.outputs:
+        import typer
+
+        typer.launch(report.outputs[0].path)
+
+
+def _write_error(error: Any) -> None:
+    write_stderr(f"error: {error.get('message')}")
+    for problem in (error.get("problems") or ())[1:]:
+        write_stderr(f"       {problem.get('message')}")
+    if error.get("hint"):
+        write_stderr(f"hint: {error['hint']}")
+
+
+def _print_table(titles: tuple[str, ...], rows: Rows) -> None:
+    if not rows:
+        return
+    if not sys.stdout.isatty():
+        # Other programs read this: tabs between columns, no titles, nothing cut or wrapped.
+        for row in rows:
+            _print("\t".join(row))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=bool(titles), pad_edge=False, header_style="dim")
+    for column in range(max(len(row) for row in rows)):
+        table.add_column(titles[column] if titles else "", overflow="fold", no_wrap=False)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console().print(table)
+
+
+def _print(text: str) -> None:
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,81 @@
+"""One pure builder per result: what a person reads on stdout, as lines of columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from comfymodal.operations.config import ConfigShown, ConfigValidated
+from comfymodal.operations.results import RenderPlan, RunCancelled, RunList, RunReport, RunView
+from comfymodal.output.words import bytes_in_words, count, seconds_in_words, shown_path
+
+Rows = list[tuple[str, ...]]
+
+
+def table_of(result: Any) -> tuple[tuple[str, ...], Rows]:
+    """Column titles (empty for none) and rows of a result. Raises `TypeError` for a result without a builder."""
+    if isinstance(result, RunReport):
+        return (), _report_rows(result)
+    if isinstance(result, RunList):
+        return ("run", "status", "when", "took", "workflow"), [_run_row(run) for run in result.runs]
+    if isinstance(result, RenderPlan):
+        return (), _plan_rows(result)
+    if isinstance(result, RunCancelled):
+        word = "cancelled" if result.was_active else "had ended already:"
+        return (), [(f"run {result.run.id} {word} {'' if result.was_active else result.run.status}".strip(),)]
+    if isinstance(result, ConfigShown):
+        return ("setting", "value", "from"), [(row.key, _value(row.value), row.origin) for row in result.rows]
+    if isinstance(result, ConfigValidated):
+        return (), [(f"{shown_path(result.path)} is valid (project {result.project})",)]
+    raise TypeError(f"no table for {type(result).__name__}")
+
+
+def summary_of(report: RunReport) -> str:
+    """The last line after a run: what, how long by phase, and the next command."""
+    files = count(len(report.outputs), "file")
+    texts = f" and {count(len(report.texts), 'text')}" if report.texts else ""
+    phases = ", ".join(f"{name} {seconds_in_words(seconds)}" for name, seconds in report.run.phases.items())
+    took = f" in {seconds_in_words(report.run.seconds)}" if report.run.seconds is not None else ""
+    cached = ", from ComfyUI's cache" if report.is_cached else ""
+    next_command = f"comfymodal runs again {report.run.id}"
+    if report.run.status == "running":
+        return f"run {report.run.id} goes on; its outputs: comfymodal runs fetch {report.run.id}"
+    return f"{report.run.status}: {files}{texts}{took}{f' ({phases})' if phases else ''}{cached}; next: {next_command}"
+
+
+def _report_rows(report: RunReport) -> Rows:
+    rows: Rows = [
+        (shown_path(output.path), output.media_type, bytes_in_words(output.size_bytes), output.title)
+        for output in report.outputs
+    ]
+    rows += [(f"{text.title}: {text.text}",) for text in report.texts]
+    if not rows and report.run.status != "succeeded":
+        rows.append((f"run {report.run.id}: {report.run.status}",))
+    return rows
+
+
+def _plan_rows(plan: RenderPlan) -> Rows:
+    rows: Rows = [
+        ("workflow", f"{plan.workflow} ({count(plan.nodes, 'node')}), checked"),
+        ("engine", plan.engine),
+    ]
+    rows += [
+        (f"set {change.node_id}.{change.input_name}", f"{_value(change.old)} -> {_value(change.new)}  ({change.title})")
+        for change in plan.changes
+    ]
+    rows += [("upload", path) for path in plan.uploads]
+    rows.append(("outputs", plan.folder))
+    return rows
+
+
+def _run_row(run: RunView) -> tuple[str, ...]:
+    took = "" if run.seconds is None else seconds_in_words(run.seconds)
+    return (run.id, run.status, run.created_at.replace("T", " ").partition(".")[0] + "Z", took, run.title)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Sequence):
+        return " ".join(str(item) for item in value)
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,131 @@
+"""Validates the tree of a project file and words every mistake for operators. Reads no files."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError  # noqa: TID253 - only load.py imports this module, together with the schema
+
+from comfymodal.project.problems import Problem, looks_secret, printable, project_error
+from comfymodal.project.schema import VERSION, Project, leaves, sections
+from comfymodal.project.tree import Key, Node, dotted
+
+_WORDS = {
+    "string_type": "must be text",
+    "bool_type": "must be true or false",
+    "model_type": "must be a mapping of keys",
+    "tuple_type": "must be a list",
+}
+
+_YAML_1_1_BOOLEANS = ("yes", "no", "on", "off", "y", "n")
+
+
+def check_project(root: Node, *, base: Path, problems: list[Problem]) -> Project:
+    """Turn the tree into settings; relative paths are put under `base`.
+
+    Raises ProjectError with every mistake: those in `problems`, found while the tree was made, and those found here.
+    """
+    _require_version(root)
+    unreadable = [problem for path, node in root.walk() for problem in _check_encoding(path, node)]
+    if unreadable:
+        # Text with half a character cannot become JSON, so nothing else can be checked.
+        raise project_error([*problems, *unreadable])
+    secrets = [problem for path, node in root.walk() for problem in _check_secret(path, node)]
+    tree: Any = root.plain()
+    try:
+        # JSON mode: strict, yet lists become tuples, as YAML can give nothing else.
+        settings = Project.model_validate_json(json.dumps(_with_sections(tree)), context={"base": base})
+    except ValidationError as exc:
+        found = [_problem(root, error) for error in exc.errors(include_url=False)]
+        raise project_error([*problems, *secrets, *found]) from exc
+    if problems or secrets:
+        raise project_error([*problems, *secrets])
+    return settings
+
+
+def _require_version(root: Node) -> None:
+    """Raise for a file of another version: its keys cannot be judged, so this is its only mistake."""
+    if not isinstance(root.value, Mapping):
+        raise project_error([Problem(root.mark, "", "must be a mapping of keys", f"start with `version: {VERSION}`")])
+    version = root.value.get("version")
+    if version is not None and isinstance(version.value, int) and version.value > VERSION:
+        message = f"{version.value} is made for a newer comfymodal; this one reads version {VERSION}"
+        raise project_error([Problem(version.mark, "version", message, "update comfymodal")])
+
+
+def _with_sections(tree: Any) -> Any:
+    # A missing section is the same as an empty one. Written out, its defaults are validated as a part of Project,
+    # so that paths become absolute and pydantic need not build a validator for each section (10 ms).
+    for place in sections():
+        at = tree
+        for name in place.split(".") if place else ():
+            at = at.setdefault(name, {}) if isinstance(at, dict) else None
+    return tree
+
+
+def _check_encoding(path: tuple[Key, ...], node: Node) -> list[Problem]:
+    texts = [node.value, *(path[-1:] if path else ())]
+    broken = any(isinstance(text, str) and not _is_unicode(text) for text in texts)
+    return [Problem(node.mark, dotted(path), "is not UTF-8 text")] if broken else []
+
+
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= char <= "\udfff" for char in text)
+
+
+def _check_secret(path: tuple[Key, ...], node: Node) -> list[Problem]:
+    if not isinstance(node.value, str) or not looks_secret(node.value):
+        return []
+    message = "looks like a token or key; secrets are names, never values"
+    return [Problem(node.mark, dotted(path), message, "remove it here, and revoke it if others have seen this file")]
+
+
+def _problem(root: Node, error: Any) -> Problem:
+    path: tuple[Key, ...] = error["loc"]
+    node = root.closest(path)
+    if error["type"] == "extra_forbidden":
+        parent, name = root.closest(path[:-1]), str(path[-1])
+        return Problem(parent.keys.get(name, node.mark), dotted(path), "unknown key", _nearest(path))
+    message, hint = _words(error, node)
+    return Problem(node.mark, dotted(path), message, hint)
+
+
+def _words(error: Any, node: Node) -> tuple[str, str | None]:
+    kind, shown, hint = error["type"], node.plain(), None
+    if kind == "value_error":
+        return str(error["ctx"]["error"]), None
+    if kind == "missing":
+        return "is missing", f"start the file with `version: {VERSION}`"
+    if kind == "model_type" and shown is None:
+        return "has no keys", "write its keys below it, indented, or remove the line"
+    if kind == "string_type" and isinstance(shown, (int, float)):
+        hint = "put quotes around it"
+    if kind == "bool_type" and str(shown).lower() in _YAML_1_1_BOOLEANS:
+        hint = "yes, no, on and off are plain text here"
+    message = f"must be {error['ctx']['expected']}" if kind == "literal_error" else _WORDS.get(kind, error["msg"])
+    return f"{message}, not {_show(shown)}", hint
+
+
+def _show(value: object) -> str:
+    if isinstance(value, dict):
+        return "a mapping"
+    return "a list" if isinstance(value, list) else printable(json.dumps(value, ensure_ascii=False), longest=40)
+
+
+def _nearest(path: tuple[Key, ...]) -> str:
+    name, place = str(path[-1]), dotted(path[:-1])
+    legal = sections()[place]
+    if near := difflib.get_close_matches(name, legal, n=1, cutoff=0.7):
+        return f"did you mean `{near[0]}`"
+    owners = [owner for owner, keys in sections().items() if name in keys]
+    if owners:
+        homes = " or ".join(f"`{owner}`" for owner in owners)
+        return f"`{name}` belongs {'at the top of the file' if '' in owners else f'under {homes}'}"
+    by_name = {key.rpartition(".")[2]: key for key in leaves()}
+    if near := difflib.get_close_matches(name, by_name, n=1, cutoff=0.8):
+        return f"did you mean `{by_name[near[0]]}`"
+    return f"keys here: {', '.join(legal)}"

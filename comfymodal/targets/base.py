@@ -1,0 +1,85 @@
+"""What every place that runs jobs can do for the operator's side; nothing here knows which place it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+OnEvent = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """Something that must be installed or deployed once before a run; needs a yes."""
+
+    summary: str
+    details: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """The ComfyUI a run would use. `how` says why this one."""
+
+    version: str
+    device: str
+    how: str
+    url: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A glance at a run: what was said since the last one, how it ended if it did, and whether it still works.
+
+    Neither alive nor with an outcome means that the place lost it.
+    """
+
+    seq: int
+    events: tuple[Mapping[str, Any], ...]
+    outcome: Mapping[str, Any] | None
+    is_alive: bool
+
+
+class Target(Protocol):
+    """A place that runs jobs."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def look_every_s(self) -> float:
+        """How often `look` may be called while a run is followed."""
+
+    def needed_setup(self) -> Setup | None:
+        """What is missing before anything can run; free, changes nothing. Raises `NotReadyError`."""
+
+    def set_up(self, on_event: OnEvent) -> None:
+        """Do what `needed_setup` described; goes on where a killed one stopped."""
+
+    def engine_facts(self, on_event: OnEvent) -> EngineFacts:
+        """Make sure a ComfyUI is there to be asked; start it when it costs nothing. Raises `EngineDiedError`."""
+
+    def object_info(self, class_types: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
+        """`/object_info` entries of these classes; absent ones are unknown. Called after `engine_facts`."""
+
+    def known_classes(self) -> Sequence[str]:
+        """Every node class; for near matches only, because it is slow."""
+
+    def put_input(self, source: Path, name: str) -> None:
+        """Bring a file into the inputs volume unless one of that (content-hashed) name is there."""
+
+    def submit(self, job: Mapping[str, Any]) -> str:
+        """Start the job; return the call id, with which any process can find it again."""
+
+    def look(self, run_id: str, call_id: str, *, after: int) -> Look:
+        """Glance at a run; events newer than `after` come with it."""
+
+    def cancel(self, run_id: str, call_id: str) -> None:
+        """Ask the run to stop and keep what is finished. Returns at once."""
+
+    def results(self, run_id: str) -> Mapping[int, Mapping[str, Any]]:
+        """What the run's manifest says so far, by prompt index."""
+
+    def fetch(self, run_id: str, file: str, destination: Path) -> None:
+        """Copy one file of the run's folder; an interrupted copy is gone on with. Raises `TransferError`."""

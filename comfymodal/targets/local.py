@@ -1,0 +1,174 @@
+"""This machine as a target: a worker process per run, a ComfyUI that stays warm, folders for volumes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from comfymodal.comfyui.client import get_json, get_object_info
+from comfymodal.comfyui.find import FoundEngine, find_engine
+from comfymodal.comfyui.warm import ensure_warm
+from comfymodal.errors import NotReadyError, OutputFolderError, TransferError
+from comfymodal.files import read_json, write_json
+from comfymodal.jobs.contract import MANIFEST_FILE, run_folder
+from comfymodal.jobs.manifest import read_results
+from comfymodal.processes import ProcessIdentity, spawn_module
+from comfymodal.targets.base import EngineFacts, Look, OnEvent, Setup
+from comfymodal.targets.local_place import (
+    CALL_FILE,
+    CONTROL_FILE,
+    OUTCOME_FILE,
+    SNAPSHOT_FILE,
+    WORKER_LOG_FILE,
+)
+from comfymodal.targets.spec import LocalSpec
+
+
+@dataclass(slots=True)
+class LocalTarget:
+    """Fulfils `targets.base.Target`."""
+
+    spec: LocalSpec
+    environ: Mapping[str, str]
+    name: str = "local"
+    look_every_s: float = 0.02
+    _engine: FoundEngine | None = field(default=None, init=False)
+    _url: str | None = field(default=None, init=False)
+
+    def needed_setup(self) -> Setup | None:
+        from comfymodal.comfyui.install import plan_install
+
+        self._engine = self._find()
+        if self._engine is not None:
+            return None
+        plan = plan_install(self.spec.engines)
+        return Setup(
+            summary=f"no ComfyUI found on this machine; install ComfyUI {plan.version}",
+            details=(
+                f"licence    {plan.licence}",
+                f"device     {'CPU' if plan.torch_build == 'cpu' else plan.torch_build.upper()} (PyTorch)",
+                f"download   about {plan.download_bytes / 1e9:.1f} GB, once",
+                f"disk       about {plan.disk_bytes / 1e9:.1f} GB in {plan.folder}",
+                "private    its own Python environment; nothing else on this machine changes",
+            ),
+        )
+
+    def set_up(self, on_event: OnEvent) -> None:
+        from comfymodal.comfyui.install import install, plan_install
+
+        install(plan_install(self.spec.engines), on_event=on_event)
+        self._engine = self._find()
+
+    def engine_facts(self, on_event: OnEvent) -> EngineFacts:
+        found = self._engine or self._find()
+        if found is None:
+            raise NotReadyError("no ComfyUI on this machine", hint="comfymodal render installs one when asked to")
+        self._engine = found
+        if found.launch is not None:
+            self._url = ensure_warm(found.launch, state=self.spec.state, on_event=on_event).url
+        else:
+            self._url = found.url
+        return _facts(get_json(self._require_url(), "/system_stats"), found.how, self._require_url())
+
+    def object_info(self, class_types: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
+        return get_object_info(self._require_url(), class_types)
+
+    def known_classes(self) -> Sequence[str]:
+        return list(get_json(self._require_url(), "/object_info"))
+
+    def put_input(self, source: Path, name: str) -> None:
+        stored = self.spec.volumes["inputs"] / name
+        try:
+            if stored.is_file() and stored.stat().st_size == source.stat().st_size:
+                return
+            stored.parent.mkdir(parents=True, exist_ok=True)
+            _copy(source, stored)
+        except OSError as exc:
+            raise TransferError(f"cannot copy {source} to {stored}: {exc.strerror or exc}") from exc
+
+    def submit(self, job: Mapping[str, Any]) -> str:
+        found = self._engine
+        if found is None:
+            raise NotReadyError("no engine was chosen before the job was submitted")
+        call = self._call_folder(str(job["run_id"]))
+        try:
+            call.mkdir(parents=True, exist_ok=True)
+            for name in (OUTCOME_FILE, SNAPSHOT_FILE, CONTROL_FILE):
+                (call / name).unlink(missing_ok=True)
+            write_json(
+                call / CALL_FILE,
+                {
+                    "job": job,
+                    "state": str(self.spec.state),
+                    "volumes": {role: str(path) for role, path in self.spec.volumes.items()},
+                    "engine": asdict(found),
+                },
+            )
+            process = spawn_module("comfymodal.targets.local_place", [str(call)], log=call / WORKER_LOG_FILE)
+        except OSError as exc:
+            raise OutputFolderError(f"cannot write to {call}: {exc.strerror or exc}") from exc
+        identity = ProcessIdentity.of(process.pid) or ProcessIdentity(process.pid, 0.0)
+        return f"{identity.pid}@{identity.created!r}"
+
+    def look(self, run_id: str, call_id: str, *, after: int) -> Look:
+        call = self._call_folder(run_id)
+        # Liveness first: a worker that ends between two reads has written its outcome before.
+        is_alive = _identity(call_id).is_alive()
+        outcome = read_json(call / OUTCOME_FILE)
+        snapshot = read_json(call / SNAPSHOT_FILE) or {"seq": 0, "events": []}
+        events = tuple(event for event in snapshot["events"] if event["seq"] > after)
+        return Look(max(after, int(snapshot["seq"])), events, outcome, is_alive)
+
+    def cancel(self, run_id: str, call_id: str) -> None:
+        call = self._call_folder(run_id)
+        if call.is_dir():
+            (call / CONTROL_FILE).write_text("stop")
+
+    def results(self, run_id: str) -> Mapping[int, Mapping[str, Any]]:
+        return read_results(run_folder(self.spec.volumes, run_id) / MANIFEST_FILE)
+
+    def fetch(self, run_id: str, file: str, destination: Path) -> None:
+        source = run_folder(self.spec.volumes, run_id) / file
+        try:
+            _copy(source, destination)
+        except FileNotFoundError as exc:
+            raise TransferError(f"{source} is gone", hint=f"render it again: comfymodal runs again {run_id}") from exc
+        except OSError as exc:
+            raise TransferError(
+                f"cannot write {destination}: {exc.strerror or exc}",
+                hint=f"free some space, then: comfymodal runs fetch {run_id}",
+            ) from exc
+
+    def _find(self) -> FoundEngine | None:
+        return find_engine(self.spec.engine, engines=self.spec.engines, environ=self.environ)
+
+    def _call_folder(self, run_id: str) -> Path:
+        return self.spec.state / "calls" / run_id
+
+    def _require_url(self) -> str:
+        if self._url is None:
+            raise RuntimeError("engine_facts comes first")
+        return self._url
+
+
+def _identity(call_id: str) -> ProcessIdentity:
+    pid, _, created = call_id.partition("@")
+    return ProcessIdentity(int(pid), float(created))
+
+
+def _copy(source: Path, destination: Path) -> None:
+    part = destination.with_name(destination.name + ".part")
+    try:
+        shutil.copyfile(source, part)
+        part.replace(destination)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _facts(stats: Mapping[str, Any], how: str, url: str) -> EngineFacts:
+    system = stats.get("system") or {}
+    devices = stats.get("devices") or [{}]
+    return EngineFacts(str(system.get("comfyui_version")), str(devices[0].get("name")), how, url)

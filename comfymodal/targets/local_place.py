@@ -1,0 +1,160 @@
+"""The worker process of the local target: runs one job in a `LocalPlace`, then leaves its outcome behind.
+
+`python -m comfymodal.targets.local_place CALL_FOLDER`. It outlives the command that started it, so a closed
+terminal, a killed client and a second terminal are the same case as on Modal.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from comfymodal.comfyui.server import Launch
+from comfymodal.comfyui.warm import ensure_warm
+from comfymodal.errors import NotReadyError
+from comfymodal.files import append_json_line, read_json, write_json
+from comfymodal.jobs import render
+from comfymodal.jobs.contract import EVENTS_FILE, SNAPSHOT_EVENTS, Control, Engine, run_folder
+
+CALL_FILE = "call.json"
+CONTROL_FILE = "control"
+OUTCOME_FILE = "outcome.json"
+SNAPSHOT_FILE = "snapshot.json"
+WORKER_LOG_FILE = "worker.txt"
+
+DELIVER_EVERY_S = 0.05
+"""Files on this machine cost nothing, so more often than the twice a second of a remote place."""
+
+CONTROL_EVERY_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignEngine:
+    """A server that is not ours: its process and its log are out of reach."""
+
+    url: str
+
+    def death(self) -> str | None:
+        return None
+
+    def log_position(self) -> int:
+        return 0
+
+    def log_since(self, position: int) -> str:
+        return ""
+
+
+class LocalPlace:
+    """Fulfils `jobs.contract.Place` with folders and files."""
+
+    deadline: float | None = None
+
+    def __init__(self, call: Path, data: Mapping[str, Any]) -> None:
+        self.volumes: Mapping[str, Path] = {role: Path(path) for role, path in data["volumes"].items()}
+        self._call = call
+        self._state = Path(data["state"])
+        self._engine_data = data["engine"]
+        self._run_folder = run_folder(self.volumes, str(data["job"]["run_id"]))
+        self._seq = 0
+        self._waiting: list[dict[str, Any]] = []
+        self._recent: list[dict[str, Any]] = []
+        self._lock = threading.Lock()
+        self._control: Control | None = None
+        self._control_read_at = 0.0
+        self._wake = threading.Event()
+        self._is_closing = False
+        self._deliverer = threading.Thread(target=self._deliver_for_ever, name="deliver", daemon=True)
+        self._deliverer.start()
+
+    def emit(self, event: Mapping[str, Any]) -> None:
+        with self._lock:
+            self._seq += 1
+            # Of a burst of steps only the newest is worth delivering.
+            if self._waiting and event["type"] == "step" and self._waiting[-1]["type"] == "step":
+                self._waiting.pop()
+            self._waiting.append({**event, "seq": self._seq, "at": time.time()})
+        self._wake.set()
+
+    def commit(self, volume: str) -> None:
+        """Files on this machine are visible at once."""
+
+    def reload(self, volume: str) -> None:
+        """Files on this machine are visible at once."""
+
+    @contextmanager
+    def lease(self, key: str) -> Iterator[None]:
+        import filelock
+
+        folder = self._state / "leases"
+        folder.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(folder / f"{key}.lock"):
+            yield
+
+    def control(self) -> Control | None:
+        now = time.monotonic()
+        if self._control is None and now - self._control_read_at > CONTROL_EVERY_S:
+            self._control_read_at = now
+            try:
+                word = (self._call / CONTROL_FILE).read_text()
+            except OSError:
+                return None
+            self._control = "save" if word == "save" else "stop"
+        return self._control
+
+    def engine(self) -> Engine:
+        if self._engine_data["launch"] is not None:
+            return ensure_warm(Launch.from_dict(self._engine_data["launch"]), state=self._state, on_event=self.emit)
+        if self._engine_data["url"] is None:
+            raise NotReadyError("the job names no ComfyUI")
+        return ForeignEngine(self._engine_data["url"])
+
+    def close(self) -> None:
+        """Deliver what is left."""
+        self._is_closing = True
+        self._wake.set()
+        self._deliverer.join()
+
+    def _deliver_for_ever(self) -> None:
+        while not self._is_closing:
+            self._wake.wait()
+            self._wake.clear()
+            self._deliver()
+            time.sleep(0 if self._is_closing else DELIVER_EVERY_S)
+        self._deliver()
+
+    def _deliver(self) -> None:
+        with self._lock:
+            events, self._waiting = self._waiting, []
+        if not events:
+            return
+        self._recent = [*self._recent, *events][-SNAPSHOT_EVENTS:]
+        try:
+            write_json(self._call / SNAPSHOT_FILE, {"seq": events[-1]["seq"], "events": self._recent})
+            if self._run_folder.is_dir():
+                for event in events:
+                    append_json_line(self._run_folder / EVENTS_FILE, event)
+        except OSError as exc:
+            # A full disk must not end a render that may still be saved elsewhere; the job reports its own files.
+            print(f"cannot deliver events: {exc}", file=sys.stderr)  # noqa: T201
+
+
+def main(call: Path) -> None:
+    data = read_json(call / CALL_FILE)
+    if data is None:
+        sys.exit(f"no {CALL_FILE} in {call}")
+    place = LocalPlace(call, data)
+    try:
+        outcome = render.run(data["job"], place)
+    finally:
+        place.close()
+    write_json(call / OUTCOME_FILE, outcome)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
