@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +13,10 @@ if TYPE_CHECKING:
     from comfymodal.output.desk import TerminalDesk
 
 ConfigOption = Annotated[
-    Path | None, typer.Option("-c", "--config", metavar="FILE", help="Project file [default: ./comfymodal.yaml].")
+    Path | None,
+    typer.Option(
+        "-c", "--config", metavar="FILE", envvar="COMFYMODAL_CONFIG", help="Project file [default: ./comfymodal.yaml]."
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 JsonEventsOption = Annotated[
@@ -34,18 +36,17 @@ WaitOption = Annotated[
     typer.Option("--wait", metavar="DURATION", help="Wait at most this long (90s, 5m), then exit with 8."),
 ]
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
-_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
 
 def parse_wait(text: str | None) -> float | None:
     """Seconds in `90s`, `5m`, `2h`; a bare number is seconds. Raises `typer.BadParameter`."""
+    from comfymodal.project.durations import parse_duration
+
     if text is None:
         return None
-    match = _DURATION.fullmatch(text.strip())
-    if match is None:
-        raise typer.BadParameter(f"{text!r} is not a duration such as 90s, 5m or 2h", param_hint="--wait")
-    return float(match[1]) * _SECONDS[match[2]]
+    try:
+        return parse_duration(float(text) if text.replace(".", "", 1).isdigit() else text)
+    except ValueError as exc:
+        raise typer.BadParameter(f"{text!r} {exc}", param_hint="--wait") from exc
 
 
 def open_context(config: Path | None, **flags: Any) -> Context:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from comfymodal.cli.options import (
+    ComfyUrlOption,
     ConfigOption,
     JsonEventsOption,
     JsonOption,
@@ -60,6 +61,7 @@ def fetch(
     run: RunArgument = "last",
     out: OutOption = None,
     wait: WaitOption = None,
+    comfy_url: ComfyUrlOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
     as_events: JsonEventsOption = False,
@@ -70,7 +72,8 @@ def fetch(
     from comfymodal.output.show import show
 
     with open_desk(as_json=as_json, as_events=as_events, quiet=quiet) as desk:
-        report = fetch_run(run, open_context(config), desk, out=out, wait_s=parse_wait(wait))
+        context = open_context(config, comfyui__url=comfy_url)
+        report = fetch_run(run, context, desk, out=out, wait_s=parse_wait(wait))
         show(report, desk, command=["runs", "fetch"])
     raise typer.Exit(report.exit_code)
 
@@ -80,6 +83,7 @@ def again(
     run: RunArgument = "last",
     out: OutOption = None,
     wait: WaitOption = None,
+    comfy_url: ComfyUrlOption = None,
     config: ConfigOption = None,
     yes: YesOption = False,
     as_json: JsonOption = False,
@@ -90,7 +94,7 @@ def again(
     from comfymodal.operations.render import again as render_again
     from comfymodal.output.show import show
 
-    context = open_context(config)
+    context = open_context(config, comfyui__url=comfy_url)
     with open_desk(as_json=as_json, as_events=as_events, yes=yes, quiet=quiet) as desk:
         report = render_again(context.ledger.get(run), context, desk, out=out, wait_s=parse_wait(wait))
         show(report, desk, command=["runs", "again"])

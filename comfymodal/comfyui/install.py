@@ -53,7 +53,7 @@ class InstallPlan:
 
 def find_install(engines_dir: Path) -> EngineInstall | None:
     """The complete install under `engines_dir`; None when it is absent or damaged in any way. Never raises."""
-    root = engines_dir / f"comfyui-{ENGINE_VERSION}"
+    root = _folder(engines_dir)
     try:
         found = json.loads((root / "engine.json").read_text(encoding="utf-8"))
         engine = EngineInstall(
@@ -90,8 +90,9 @@ def plan_install(engines_dir: Path) -> InstallPlan:
     require_python()
     torch = choose_torch()
     download_bytes, disk_bytes = estimate_bytes(torch.build)
-    folder = engines_dir / f"comfyui-{ENGINE_VERSION}"
-    return InstallPlan(ENGINE_VERSION, LICENCE, folder, torch.build, download_bytes, disk_bytes, torch.index)
+    return InstallPlan(
+        ENGINE_VERSION, LICENCE, _folder(engines_dir), torch.build, download_bytes, disk_bytes, torch.index
+    )
 
 
 def install(
@@ -145,12 +146,14 @@ def _alone(lock_file: Path, on_event: Callable[[dict[str, Any]], None]) -> Itera
 def _install(
     plan: InstallPlan, partial: Path, on_event: Callable[[dict[str, Any]], None], recipe: Recipe | None
 ) -> EngineInstall:
-    from comfymodal.comfyui.install_plan import TorchSource
+    from comfymodal.comfyui.install_plan import TorchSource, step_bytes
     from comfymodal.comfyui.install_probe import settle_probe
     from comfymodal.comfyui.install_steps import ENGINE, Site, run_steps
 
     _require_space(plan, partial)
-    site = Site(partial, recipe or ENGINE, TorchSource(plan.torch_build, plan.torch_index), on_event)
+    expected_bytes = step_bytes(plan.torch_build) if recipe is None else {}
+    torch = TorchSource(plan.torch_build, plan.torch_index)
+    site = Site(partial, recipe or ENGINE, torch, on_event, expected_bytes)
     run_steps(site)
     probe = settle_probe(site)
     shutil.rmtree(site.scratch, ignore_errors=True)
@@ -193,6 +196,11 @@ def _write_description(partial: Path, python: Path, probe: Probe) -> None:
         json.dump(description, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _folder(engines_dir: Path) -> Path:
+    # Absolute: ComfyUI is started from another working directory.
+    return engines_dir.absolute() / f"comfyui-{ENGINE_VERSION}"
 
 
 def _event(step: str, message: str) -> dict[str, Any]:

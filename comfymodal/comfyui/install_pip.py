@@ -171,6 +171,8 @@ class Meter:
         elif (download := re.match(r"\s*Downloading (\S+)", line)) and not download[1].endswith(".metadata"):
             self.announce(f"downloading {download[1].rsplit('/', 1)[-1]}")
         elif installing := re.match(r"Installing collected packages: (.*)", line):
+            # Caches and local folders made the expectation too high: what came is all there is to come.
+            self.expected_bytes = None
             self.announce(f"installing {_packages(len(installing[1].split(', ')))}")
 
     def tick(self) -> None:

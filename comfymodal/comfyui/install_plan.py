@@ -24,13 +24,15 @@ INDEX_TIMEOUT_S = 4.0
 PIP_TIMEOUT_S = 20.0
 
 
-# (download, disk). cpu: measured on Linux x86_64. cuda: the download is the sum of the wheels' sizes, the disk an
-# estimate from it. mps: estimates.
-_BYTES = {
-    "cpu": (400_000_000, 1_500_000_000),
-    "cuda": (3_000_000_000, 7_000_000_000),
-    "mps": (300_000_000, 1_200_000_000),
+# Bytes of the wheels and of what they unpack to. cpu: measured on Linux x86_64. cuda: the same, with every nvidia
+# package that torch 2.13.0 asks for. mps: estimates.
+_TORCH_BYTES = {
+    "cpu": (201_000_000, 800_000_000),
+    "cuda": (2_750_000_000, 4_850_000_000),
+    "mps": (110_000_000, 500_000_000),
 }
+_PACKAGES_BYTES = (148_000_000, 700_000_000)
+_REST_BYTES = (11_000_000, 60_000_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,13 @@ def choose_torch() -> TorchSource:
 
 def estimate_bytes(build: str) -> tuple[int, int]:
     """What is downloaded and what stays on disk, for the whole engine; an unknown build counts as the largest."""
-    return _BYTES.get(build, _BYTES["cuda"])
+    parts = (_TORCH_BYTES.get(build, _TORCH_BYTES["cuda"]), _PACKAGES_BYTES, _REST_BYTES)
+    return sum(part[0] for part in parts), sum(part[1] for part in parts)
+
+
+def step_bytes(build: str) -> dict[str, int]:
+    """What the two large steps download."""
+    return {"packages": _PACKAGES_BYTES[0], "torch": _TORCH_BYTES.get(build, _TORCH_BYTES["cuda"])[0]}
 
 
 def has_nvidia_driver() -> bool:

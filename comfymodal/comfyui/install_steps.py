@@ -10,7 +10,7 @@ import re
 import shutil
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -33,8 +33,6 @@ class Recipe:
     torch: tuple[str, ...]
     source_folder: str
     modules: tuple[str, ...]
-    packages_bytes: int | None = None
-    torch_bytes: int | None = None
 
 
 ENGINE = Recipe(
@@ -60,6 +58,7 @@ class Site:
     recipe: Recipe
     torch: TorchSource
     on_event: Callable[[dict[str, Any]], None]
+    expected_bytes: Mapping[str, int]
 
     @property
     def venv(self) -> Path:
@@ -78,8 +77,8 @@ class Site:
     def scratch(self) -> Path:
         return self.folder / "tmp"
 
-    def meter(self, step: str, message: str, expected_bytes: int | None = None) -> Meter:
-        meter = Meter(step, self.on_event, message, expected_bytes)
+    def meter(self, step: str, message: str) -> Meter:
+        meter = Meter(step, self.on_event, message, self.expected_bytes.get(step))
         meter.announce(message)
         return meter
 
@@ -173,14 +172,14 @@ def make_environment(site: Site) -> None:
 
 def install_packages(site: Site) -> None:
     """Install the locked packages, each file checked against its hash."""
-    meter = site.meter("packages", "collecting packages", site.recipe.packages_bytes)
+    meter = site.meter("packages", "collecting packages")
     arguments: list[str | Path] = ["install", "--no-user", "--no-deps", "--require-hashes", "-r", site.recipe.packages]
     run_pip(site.python, arguments, scratch=site.scratch, meter=meter)
 
 
 def install_torch(site: Site) -> None:
     """Install torch and its two companions, from the index that was chosen, else from the package index."""
-    meter = site.meter("torch", f"collecting torch ({site.torch.build} build)", site.recipe.torch_bytes)
+    meter = site.meter("torch", f"collecting torch ({site.torch.build} build)")
     constraints = site.folder / "constraints.txt"
     constraints.write_text("\n".join(pins(site.recipe.packages.read_text(encoding="utf-8"))), encoding="utf-8")
     torch, *companions = site.recipe.torch

@@ -50,7 +50,7 @@ def explain_node_error(error: Mapping[str, Any], title: str) -> ComfymodalError:
         hint = "render smaller or fewer at once, or start ComfyUI with --lowvram"
     else:
         message = f"node {node_id} ({title}) failed: {kind}: {first_line}"
-        hint = "the traceback is in the run's log.txt"
+        hint = "the traceback: comfymodal runs show --json"
     return RunFailedError(
         message,
         hint=hint,

@@ -92,7 +92,10 @@ class Follower:
             with contextlib.suppress(asyncio.CancelledError):
                 await listener
         if self.is_late:
-            raise RunFailedError("the run's time limit was reached", hint="raise the limit, then: runs again last")
+            raise RunFailedError(
+                "the run's time limit was reached",
+                hint=f"raise the limit, then: comfymodal runs again {self.job['run_id']}",
+            )
 
     async def _listen(self, inbox: asyncio.Queue[Message]) -> None:
         async for message in self.client.messages():
@@ -156,7 +159,7 @@ class Follower:
             index = self.waiting.popleft()
             prompt = self.job["prompts"][index]
             if self.job.get("collect_only"):
-                self._finish(index, "lost", error=_lost(prompt["prompt_id"]))
+                self._finish(index, "lost", error=self._lost(prompt["prompt_id"]))
                 continue
             await self._post(index, prompt)
 
@@ -225,7 +228,7 @@ class Follower:
             self._finish_posted(prompt, "cancelled")
         elif prompt.absences > 1:
             self._raise_if_dead()
-            self._finish_posted(prompt, "lost", error=_lost(prompt.prompt_id))
+            self._finish_posted(prompt, "lost", error=self._lost(prompt.prompt_id))
 
     async def _collect(self, prompt: Posted) -> None:
         entry = await self._patiently(partial(self.client.history, prompt.prompt_id))
@@ -336,16 +339,15 @@ class Follower:
                     raise
                 await asyncio.sleep(TICK_S)
 
+    def _lost(self, prompt_id: str) -> EngineDiedError:
+        return EngineDiedError(
+            f"the server no longer knows prompt {prompt_id}: it was restarted, or someone cleared its queue",
+            hint=f"render again: comfymodal runs again {self.job['run_id']}",
+        )
+
     def _raise_if_dead(self) -> None:
         if (death := self.engine.death()) is not None:
-            raise EngineDiedError(death, hint="render again: comfymodal runs again last")
-
-
-def _lost(prompt_id: str) -> EngineDiedError:
-    return EngineDiedError(
-        f"the server no longer knows prompt {prompt_id}: it was restarted, or someone cleared its queue",
-        hint="render again: comfymodal runs again last",
-    )
+            raise EngineDiedError(death, hint=f"render again: comfymodal runs again {self.job['run_id']}")
 
 
 def _title(graph: Mapping[str, Any], node_id: str) -> str:

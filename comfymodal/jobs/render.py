@@ -36,7 +36,7 @@ def run(job: Mapping[str, Any], place: Place) -> dict[str, Any]:
         manifest = Manifest.open(folder, job["prompts"])
         write_json(folder / JOB_FILE, job)
     except OSError as exc:
-        return _outcome(job, [], _disk_error(exc), started_at, {})
+        return _outcome(job, [], _disk_error(exc, str(job["run_id"])), started_at, {})
     engine_facts: dict[str, Any] = {}
     error: ComfymodalError | None = None
     if not manifest.is_complete:
@@ -57,14 +57,14 @@ def _render(
     try:
         asyncio.run(_converse(job, place, engine, manifest, engine_facts))
     except OSError as exc:
-        error = _disk_error(exc)
+        error = _disk_error(exc, str(job["run_id"]))
     except ComfymodalError as exc:
-        error = _blame_engine(exc, engine)
+        error = _blame_engine(exc, engine, str(job["run_id"]))
     try:
         write_text(manifest.folder / LOG_FILE, engine.log_since(log_start))
         place.commit("outputs")
     except OSError as exc:
-        error = error or _disk_error(exc)
+        error = error or _disk_error(exc, str(job["run_id"]))
     return error
 
 
@@ -93,11 +93,11 @@ async def _upload_inputs(job: Mapping[str, Any], place: Place, client: ComfyClie
         await client.upload(source, subfolder=INPUTS_SUBFOLDER, name=item["file"])
 
 
-def _blame_engine(error: ComfymodalError, engine: Engine) -> ComfymodalError:
+def _blame_engine(error: ComfymodalError, engine: Engine, run_id: str) -> ComfymodalError:
     if error.code != "unreachable":
         return error
     said = engine.death() or f"the ComfyUI server at {engine.url} stopped answering ({error.message})"
-    return EngineDiedError(said, hint="render again: comfymodal runs again last")
+    return EngineDiedError(said, hint=f"render again: comfymodal runs again {run_id}")
 
 
 def _facts(stats: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,9 +146,9 @@ def _status(job: Mapping[str, Any], prompts: list[dict[str, Any]], error: Comfym
     return "partial" if "succeeded" in statuses else "failed"
 
 
-def _disk_error(exc: OSError) -> TransferError:
+def _disk_error(exc: OSError, run_id: str) -> TransferError:
     where = f" {exc.filename}" if exc.filename else ""
     return TransferError(
         f"cannot write{where}: {exc.strerror or exc}",
-        hint="free some space, then: comfymodal runs fetch last",
+        hint=f"free some space, then: comfymodal runs fetch {run_id}",
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,13 +20,18 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Context:
-    """One command's surroundings. The ledger is opened when first used: `--dry-run` needs none."""
+    """One command's surroundings. The ledger is opened when first used: `--dry-run` needs none.
+
+    `flags` are settings given on the command line; `reopen` makes the same context with other flags.
+    """
 
     project: Project
     project_path: Path | None
     target: Target
     state: Path
     warnings: tuple[str, ...]
+    flags: Mapping[str, Any]
+    reopen: Callable[[Mapping[str, Any]], Context]
     _ledger: Ledger | None = field(default=None, init=False)
 
     @property
@@ -42,12 +47,15 @@ def open_context(
     """Read the project file, if there is one, and make its target ready to be asked. Raises `ProjectError`."""
     from comfymodal.project.load import find_project_file, load_project
 
-    named = config or (Path(environ["COMFYMODAL_CONFIG"]) if environ.get("COMFYMODAL_CONFIG") else None)
-    loaded = load_project(find_project_file(named, cwd=cwd), environ=environ, flags=flags or {}, cwd=cwd)
+    loaded = load_project(find_project_file(config, cwd=cwd), environ=environ, flags=flags or {}, cwd=cwd)
     project = loaded.settings
     state = state_folder(environ)
     target = LocalTarget(_local_spec(project, state, data_folder(environ)), environ)
-    return Context(project, loaded.path, target, state, tuple(loaded.warnings))
+
+    def reopen(other: Mapping[str, Any]) -> Context:
+        return open_context(config, environ=environ, cwd=cwd, flags=other)
+
+    return Context(project, loaded.path, target, state, tuple(loaded.warnings), flags or {}, reopen)
 
 
 def _local_spec(project: Project, state: Path, data: Path) -> LocalSpec:

@@ -107,6 +107,7 @@ def build_run(request: RenderRequest, prepared: Prepared, context: Context) -> R
             "folder": str(folder),
             "is_own_folder": is_own_folder,
             "naming": context.project.render.naming,
+            "flags": dict(context.flags),
         },
         result=None,
     )
@@ -138,6 +139,11 @@ def ready_engine(context: Context, desk: Desk) -> EngineFacts:
     return context.target.engine_facts(desk.event)
 
 
+def with_flags_of(run: Run, context: Context) -> Context:
+    """The context the run was made in: a run sent to a server of the operator's goes on there."""
+    return context.reopen({**run.request["flags"], **context.flags})
+
+
 def _prepare(request: RenderRequest, context: Context, desk: Desk) -> Prepared:
     for warning in context.warnings:
         desk.warn(warning)
@@ -146,11 +152,13 @@ def _prepare(request: RenderRequest, context: Context, desk: Desk) -> Prepared:
     require_writable(_folder(request, context, "")[0])
     facts = ready_engine(context, desk)
     desk.event({"type": "engine", "version": facts.version, "device": facts.device, "how": facts.how, "url": facts.url})
-    overridden = _checked(workflow.graph, overrides, context, desk)
+    overridden = _checked(workflow.graph, overrides, context, desk, allow_partial=request.allow_partial)
     return Prepared(workflow, overridden, facts)
 
 
-def _checked(graph: Graph, overrides: tuple[Override, ...], context: Context, desk: Desk) -> Overridden:
+def _checked(
+    graph: Graph, overrides: tuple[Override, ...], context: Context, desk: Desk, *, allow_partial: bool
+) -> Overridden:
     classes = sorted({str(node["class_type"]) for node in graph.values()})
     object_info = context.target.object_info(classes)
     # The whole list of classes takes the server a while: ask only when a class is missing, for near matches.
@@ -158,10 +166,16 @@ def _checked(graph: Graph, overrides: tuple[Override, ...], context: Context, de
     overridden = apply_overrides(graph, overrides, object_info=object_info)
     uploaded = {upload.name for upload in overridden.uploads}
     problems = check_graph(overridden.graph, object_info=object_info, uploaded=uploaded, known_classes=known)
+    # What the server may still render without is only said, when that was asked for; it refuses if nothing is left.
+    blocking = [
+        problem
+        for problem in problems
+        if not problem.is_warning and (not allow_partial or problem.kind in ("unknown_node", "cycle", "no_output"))
+    ]
     for problem in problems:
-        if problem.is_warning:
+        if problem not in blocking:
             desk.warn(problem.message)
-    require_valid(problems)
+    require_valid(blocking)
     return overridden
 
 
@@ -179,7 +193,8 @@ def _changes(overridden: Overridden) -> tuple[ChangeView, ...]:
 
 
 def again(run: Run, context: Context, desk: Desk, *, out: Path | None, wait_s: float | None) -> RunReport:
-    """Render the same graph with the same seeds and inputs once more, as a run of its own."""
+    """Render the same graph with the same seeds, inputs and flags once more, as a run of its own."""
+    context = with_flags_of(run, context)
     ready_engine(context, desk)
     now = time.time()
     run_id = new_run_id(now)

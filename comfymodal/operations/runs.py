@@ -9,7 +9,7 @@ from pathlib import Path
 from comfymodal.operations.context import Context
 from comfymodal.operations.desk import Desk
 from comfymodal.operations.follow import finish, follow, lost_outcome, report
-from comfymodal.operations.render import ready_engine
+from comfymodal.operations.render import ready_engine, with_flags_of
 from comfymodal.operations.results import RunCancelled, RunList, RunReport
 from comfymodal.operations.views import run_view
 from comfymodal.runs.ledger import Run
@@ -39,6 +39,7 @@ def fetch_run(name: str, context: Context, desk: Desk, *, out: Path | None, wait
     outcome = {"status": run.status, "ended_at": run.ended_at, **(run.result or {})}
     is_whole = len(context.target.results(run.id)) == len(run.request["job"]["prompts"])
     if run.status in ("failed", "partial") and not is_whole:
+        context = with_flags_of(run, context)
         ready_engine(context, desk)
         job = {**run.request["job"], "collect_only": True}
         call_id = context.target.submit(job)

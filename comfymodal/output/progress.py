@@ -133,8 +133,11 @@ def _on_submitted(state: Progress, event: Mapping[str, Any], now: float) -> str:
 
 def _on_phase(state: Progress, event: Mapping[str, Any], now: float) -> str | None:
     phase = str(event.get("phase"))
+    is_new = phase != state.phase
     state.enter(phase, now)
-    return "stopping  keeping what is finished; Ctrl-C again leaves it to itself" if phase == "stopping" else None
+    if phase == "stopping" and is_new:
+        return "stopping  keeping what is finished; Ctrl-C again leaves it to itself"
+    return None
 
 
 def _on_prompt_queued(state: Progress, event: Mapping[str, Any], now: float) -> None:

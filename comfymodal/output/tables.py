@@ -34,7 +34,9 @@ def summary_of(report: RunReport) -> str:
     """The last line after a run: what, how long by phase, and the next command."""
     files = count(len(report.outputs), "file")
     texts = f" and {count(len(report.texts), 'text')}" if report.texts else ""
-    phases = ", ".join(f"{name} {seconds_in_words(seconds)}" for name, seconds in report.run.phases.items())
+    phases = ", ".join(
+        f"{name} {seconds_in_words(seconds)}" for name, seconds in report.run.phases.items() if seconds >= 0.05
+    )
     took = f" in {seconds_in_words(report.run.seconds)}" if report.run.seconds is not None else ""
     cached = ", from ComfyUI's cache" if report.is_cached else ""
     next_command = f"comfymodal runs again {report.run.id}"

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError  # noqa: TID253 - only load.py imports this module, together with the schema
+from pydantic import ValidationError
 
 from comfymodal.project.problems import Problem, looks_secret, printable, project_error
 from comfymodal.project.schema import VERSION, Project, leaves, sections

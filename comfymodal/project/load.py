@@ -42,7 +42,7 @@ def find_project_file(explicit: Path | None, *, cwd: Path) -> Path | None:
     """
     if explicit is not None:
         return _require_file(cwd / explicit, cwd)
-    found = [cwd / name for name in FILE_NAMES if (cwd / name).exists()]
+    found = [cwd / name for name in FILE_NAMES if _exists(cwd / name, cwd)]
     if len(found) > 1:
         raise ProjectError(f"both {' and '.join(FILE_NAMES)} are here", hint="remove one, or choose with -c FILE")
     return found[0] if found else None
@@ -82,15 +82,19 @@ def json_schema() -> dict[str, Any]:
 
 def _require_file(path: Path, cwd: Path) -> Path:
     shown = _display(path, cwd)
-    try:
-        is_folder, exists = path.is_dir(), path.exists()
-    except OSError as exc:
-        raise ProjectError(f"cannot read {shown}: {(exc.strerror or str(exc)).lower()}") from exc
-    if is_folder:
-        raise ProjectError(f"{shown} is a folder", hint=f"name the file: {FILE_NAMES[0]}")
-    if not exists:
+    if not _exists(path, cwd):
         raise ProjectError(f"there is no project file {shown}")
+    if path.is_dir():
+        raise ProjectError(f"{shown} is a folder", hint=f"name the file: {FILE_NAMES[0]}")
     return path
+
+
+def _exists(path: Path, cwd: Path) -> bool:
+    # A folder without permission must not look like one without a project.
+    try:
+        return path.exists()
+    except OSError as exc:
+        raise ProjectError(f"cannot read {_display(path, cwd)}: {(exc.strerror or str(exc)).lower()}") from exc
 
 
 class _SchemaWithoutFieldTitles(GenerateJsonSchema):

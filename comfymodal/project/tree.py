@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-import yaml  # noqa: TID253 - this module is the YAML reader; only load.py imports it, at the same time
+import yaml
 
 from comfymodal.project.problems import Mark, Problem, project_error
 

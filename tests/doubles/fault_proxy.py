@@ -1,0 +1,85 @@
+"""A TCP proxy in front of a real server that can cut lines the way networks do. The server behind it stays real."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+
+class FaultProxy:
+    """Forwards bytes; tests cut, count and refuse. `url` is where clients connect."""
+
+    def __init__(self, target_url: str) -> None:
+        parts = urlsplit(target_url)
+        self._target = (parts.hostname or "", parts.port or 80)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._lines: list[tuple[socket.socket, socket.socket, bool]] = []
+        self._lock = threading.Lock()
+        self._is_refusing = False
+        self.websockets = 0
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self, *, only_websockets: bool) -> int:
+        """Close lines as if a cable was pulled; return how many."""
+        with self._lock:
+            chosen = [line for line in self._lines if line[2] or not only_websockets]
+            self._lines = [line for line in self._lines if line not in chosen]
+        for client, server, _ in chosen:
+            _close(client)
+            _close(server)
+        return len(chosen)
+
+    def refuse(self) -> None:
+        """Cut everything and take no new line, as when the server's machine is gone."""
+        self._is_refusing = True
+        _close(self._listener)
+        self.cut(only_websockets=False)
+
+    def _accept(self) -> None:
+        while not self._is_refusing:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._forward, args=(client,), daemon=True).start()
+
+    def _forward(self, client: socket.socket) -> None:
+        try:
+            first = client.recv(65536)
+            server = socket.create_connection(self._target)
+            server.sendall(first)
+        except OSError:
+            _close(client)
+            return
+        is_websocket = b"upgrade: websocket" in first.lower()
+        with self._lock:
+            self._lines.append((client, server, is_websocket))
+            self.websockets += is_websocket
+        threading.Thread(target=_pump, args=(server, client), daemon=True).start()
+        _pump(client, server)
+
+
+@contextlib.contextmanager
+def fault_proxy(target_url: str) -> Iterator[FaultProxy]:
+    proxy = FaultProxy(target_url)
+    try:
+        yield proxy
+    finally:
+        proxy.refuse()
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while chunk := source.recv(65536):
+            sink.sendall(chunk)
+    _close(sink)
+
+
+def _close(line: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        line.shutdown(socket.SHUT_RDWR)
+    line.close()
