@@ -30,6 +30,12 @@ _KEPT_PIP_SETTINGS = (
     *("PIP_USE_DEPRECATED",),
 )
 
+_NETWORK = re.compile(
+    r"Retrying \(|Max retries exceeded|Connection broken|ConnectionError|ReadTimeout|Read timed out|ProxyError|SSLError"
+    r"|HTTP error \d|HTTPError|NameResolutionError|Could not fetch URL|IncompleteRead",
+)
+_FULL = re.compile(r"No space left on device|\[Errno 28\]|\[WinError 112\]|Disk quota exceeded")
+
 # The child ends itself, and what it started, when our end of its standard input closes: also when we were killed
 # and could not end it. Two pips in one folder, an orphan and its successor, would ruin it.
 _GUARD = """
@@ -212,18 +218,13 @@ def run_pip(python: Path, arguments: Iterable[str | Path], *, scratch: Path, met
     finished = run_python(
         [python, "-m", "pip", verb, *common, *rest], scratch=scratch, on_line=meter.line, on_tick=meter.tick
     )
-    if finished.code == 0:
-        return
-    if _FULL.search("\n".join(finished.lines)):
-        raise OSError(errno.ENOSPC, "No space left on device")
-    raise pip_error(finished.lines, doing=meter.message)
+    if finished.code != 0:
+        raise disk_full(finished.lines) or pip_error(finished.lines, doing=meter.message)
 
 
-_NETWORK = re.compile(
-    r"Retrying \(|Max retries exceeded|Connection broken|ConnectionError|ReadTimeout|Read timed out|ProxyError|SSLError"
-    r"|HTTP error \d|HTTPError|NameResolutionError|Could not fetch URL|IncompleteRead",
-)
-_FULL = re.compile(r"No space left on device|\[Errno 28\]|\[WinError 112\]|Disk quota exceeded")
+def disk_full(lines: Iterable[str]) -> OSError | None:
+    """The error that a child met and could only print."""
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) if _FULL.search("\n".join(lines)) else None
 
 
 def pip_error(lines: Sequence[str], *, doing: str) -> ComfymodalError:
@@ -236,13 +237,17 @@ def pip_error(lines: Sequence[str], *, doing: str) -> ComfymodalError:
             hint="the package index or a proxy serves something else; try again, or check pip's index-url",
             log=log,
         )
-    if not _NETWORK.search(text) and (missing := re.search(r"No matching distribution found for (\S+)", text)):
+    # Without a network pip finds no distribution either; its retries tell the two apart.
+    missing = re.search(r"No matching distribution found for (\S+)", text)
+    if missing and not _NETWORK.search(text):
         return NotReadyError(
             f"{missing[1]} has no build for this Python and platform on your package index",
             hint="use another Python (3.12 is the safest), or name your own ComfyUI with comfyui.path",
             log=log,
         )
     reason = next((line for line in reversed(log) if line.startswith("ERROR:")), log[-1] if log else "no output")
+    if missing:
+        reason = "the package index cannot be reached"
     return ServiceError(
         f"{doing} failed: {reason.removeprefix('ERROR:').strip()}",
         hint="check the network and `pip config list`, then run the same command: it goes on from here",

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from comfymodal.comfyui.install_pip import Meter, pip_error, run_pip, run_python
+from comfymodal.comfyui.install_pip import Meter, disk_full, pip_error, run_pip, run_python
 from comfymodal.comfyui.install_plan import TORCH_VERSION, TorchSource
 from comfymodal.errors import ComfymodalError, NotReadyError, ServiceError
 
@@ -148,26 +148,18 @@ def make_environment(site: Site) -> None:
         [sys.executable, "-m", "venv", site.venv], scratch=site.scratch, on_line=meter.line, on_tick=meter.tick
     )
     if finished.code != 0:
-        raise NotReadyError(
-            "cannot create a Python environment", hint="see the log lines", log=list(finished.lines[-12:])
+        raise disk_full(finished.lines) or NotReadyError(
+            f"cannot create a Python environment: {(finished.lines or ('no output',))[-1]}",
+            hint=f"find out why `{sys.executable} -m venv` fails, or install comfymodal under another Python",
+            log=list(finished.lines[-12:]),
         )
-    meter.announce("updating pip in it")
-    # ensurepip's pip may be too old for `--progress-bar raw`, which run_pip passes.
-    command: list[str | Path] = [
-        site.python,
-        "-m",
-        "pip",
-        "install",
-        "--no-input",
-        "--disable-pip-version-check",
-        "--no-user",
-        "-q",
-    ]
-    finished = run_python(
-        [*command, "--require-hashes", "--no-deps", "-r", site.recipe.pip], scratch=site.scratch, on_tick=meter.tick
-    )
+    meter.announce("updating its pip")
+    # Not run_pip: ensurepip's pip may be too old for the progress it asks for.
+    command: list[str | Path] = [site.python, "-m", "pip", "install", "-q", "--no-input", "--no-user", "--no-deps"]
+    command += ["--disable-pip-version-check", "--require-hashes", "-r", site.recipe.pip]
+    finished = run_python(command, scratch=site.scratch, on_tick=meter.tick)
     if finished.code != 0:
-        raise pip_error(finished.lines, doing=meter.message)
+        raise disk_full(finished.lines) or pip_error(finished.lines, doing=meter.message)
 
 
 def install_packages(site: Site) -> None:
@@ -200,7 +192,8 @@ def _install_from(site: Site, meter: Meter, arguments: list[str]) -> None:
 
 def pins(lock: str) -> list[str]:
     """The requirements of a lock without their hashes: `name==version ; marker`."""
-    return [line.rstrip(" \\") for line in lock.splitlines() if re.match(r"[A-Za-z0-9]", line)]
+    lines = [line for line in lock.splitlines() if re.match(r"[A-Za-z0-9]", line)]
+    return [line.partition("--hash")[0].rstrip(" \\") for line in lines]
 
 
 def unpack_engine(site: Site) -> None:

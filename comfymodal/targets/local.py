@@ -17,7 +17,7 @@ from comfymodal.jobs.contract import MANIFEST_FILE, run_folder
 from comfymodal.jobs.manifest import read_results
 from comfymodal.processes import ProcessIdentity, spawn_module
 from comfymodal.targets.base import EngineFacts, Look, OnEvent, Setup
-from comfymodal.targets.local_place import (
+from comfymodal.targets.local_call import (
     CALL_FILE,
     CONTROL_FILE,
     OUTCOME_FILE,

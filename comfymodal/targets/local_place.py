@@ -21,12 +21,7 @@ from comfymodal.errors import NotReadyError
 from comfymodal.files import append_json_line, read_json, write_json
 from comfymodal.jobs import render
 from comfymodal.jobs.contract import EVENTS_FILE, SNAPSHOT_EVENTS, Control, Engine, run_folder
-
-CALL_FILE = "call.json"
-CONTROL_FILE = "control"
-OUTCOME_FILE = "outcome.json"
-SNAPSHOT_FILE = "snapshot.json"
-WORKER_LOG_FILE = "worker.txt"
+from comfymodal.targets.local_call import CALL_FILE, CONTROL_FILE, OUTCOME_FILE, SNAPSHOT_FILE
 
 DELIVER_EVERY_S = 0.05
 """Files on this machine cost nothing, so more often than the twice a second of a remote place."""

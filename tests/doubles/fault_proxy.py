@@ -6,7 +6,15 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+
+@dataclass(eq=False)
+class Line:
+    client: socket.socket
+    server: socket.socket
+    is_websocket: bool = False
 
 
 class FaultProxy:
@@ -16,7 +24,7 @@ class FaultProxy:
         parts = urlsplit(target_url)
         self._target = (parts.hostname or "", parts.port or 80)
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self._lines: list[tuple[socket.socket, socket.socket, bool]] = []
+        self._lines: list[Line] = []
         self._lock = threading.Lock()
         self._is_refusing = False
         self.websockets = 0
@@ -26,11 +34,11 @@ class FaultProxy:
     def cut(self, *, only_websockets: bool) -> int:
         """Close lines as if a cable was pulled; return how many."""
         with self._lock:
-            chosen = [line for line in self._lines if line[2] or not only_websockets]
+            chosen = [line for line in self._lines if line.is_websocket or not only_websockets]
             self._lines = [line for line in self._lines if line not in chosen]
-        for client, server, _ in chosen:
-            _close(client)
-            _close(server)
+        for line in chosen:
+            _close(line.client)
+            _close(line.server)
         return len(chosen)
 
     def refuse(self) -> None:
@@ -49,18 +57,22 @@ class FaultProxy:
 
     def _forward(self, client: socket.socket) -> None:
         try:
-            first = client.recv(65536)
             server = socket.create_connection(self._target)
-            server.sendall(first)
         except OSError:
             _close(client)
             return
-        is_websocket = b"upgrade: websocket" in first.lower()
+        line = Line(client, server)
         with self._lock:
-            self._lines.append((client, server, is_websocket))
-            self.websockets += is_websocket
+            self._lines.append(line)
         threading.Thread(target=_pump, args=(server, client), daemon=True).start()
-        _pump(client, server)
+        with contextlib.suppress(OSError):
+            while chunk := client.recv(65536):
+                # A client may upgrade a connection it used for plain requests before.
+                if b"upgrade: websocket" in chunk.lower():
+                    line.is_websocket = True
+                    self.websockets += 1
+                server.sendall(chunk)
+        _close(server)
 
 
 @contextlib.contextmanager

@@ -47,7 +47,7 @@ def test_output_comes_back(cli: Cli, workflow: str, count: int, kind: str, media
 
 
 def test_text_comes_back_without_a_file(cli: Cli) -> None:
-    done = cli("render", WORKFLOWS / "text.json", "--set", "Text.text=a dog", "--json")
+    done = cli("render", WORKFLOWS / "text.json", "--set", "Text.value=a dog", "--json")
 
     (text,) = done.json["data"]["texts"]
     assert done.code == 0

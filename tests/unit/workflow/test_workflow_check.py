@@ -5,11 +5,11 @@ import random
 from typing import Any
 
 import pytest
-from workflow_samples import image_to_image, node, object_info, text_to_image
 
 from comfymodal.errors import ComfymodalError, InputFileError, NotFoundError, WorkflowError
 from comfymodal.workflow.check import Kind, Problem, check_graph, require_valid
 from comfymodal.workflow.graph import Graph
+from tests.unit.workflow.workflow_samples import image_to_image, node, object_info, text_to_image
 
 MODELS = ["SDXL/base.safetensors", "sd15.safetensors"]
 

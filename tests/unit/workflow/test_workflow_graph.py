@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workflow_samples import text_to_image
 
 from comfymodal.errors import ComfymodalError, WorkflowError
 from comfymodal.workflow.graph import is_link, read_workflow, title_of
+from tests.unit.workflow.workflow_samples import text_to_image
 
 GRAPH = text_to_image()
 

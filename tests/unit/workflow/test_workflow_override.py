@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workflow_samples import image_to_image, node, object_info, text_to_image
 
 from comfymodal.errors import ComfymodalError, InputFileError, UsageError, WorkflowError
 from comfymodal.workflow.graph import Graph
 from comfymodal.workflow.override import Overridden, Override, apply_overrides, draw_seed, parse_overrides
+from tests.unit.workflow.workflow_samples import image_to_image, node, object_info, text_to_image
 
 
 def override(graph: Graph, *arguments: str, info: Any = None, draw: Callable[[], int] = lambda: 42) -> Overridden:

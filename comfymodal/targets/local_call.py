@@ -1,0 +1,7 @@
+"""The files by which a local run's worker and everybody else talk: the small stand-in for a `modal.Dict` entry."""
+
+CALL_FILE = "call.json"
+CONTROL_FILE = "control"
+OUTCOME_FILE = "outcome.json"
+SNAPSHOT_FILE = "snapshot.json"
+WORKER_LOG_FILE = "worker.txt"
