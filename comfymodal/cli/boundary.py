@@ -25,6 +25,9 @@ def run_guarded(app: Callable[..., Any], arguments: Sequence[str]) -> int:
     except typer.Exit as request:
         code = request.exit_code
     except _ClickError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            typer.echo(error.format_message())
+            return 0
         context = getattr(error, "ctx", None)
         hint = f"{context.command_path} --help" if context is not None else "comfymodal --help"
         return _show(UsageError(error.format_message(), hint=hint), arguments)

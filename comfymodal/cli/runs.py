@@ -53,7 +53,7 @@ def show_(run: RunArgument = "last", config: ConfigOption = None, as_json: JsonO
     from comfymodal.output.show import show
 
     with open_desk(as_json=as_json) as desk:
-        show(show_run(run, open_context(config)), desk, command=["runs", "show"])
+        show(show_run(run, open_context(config)), desk, command=["runs", "show"], with_details=True)
 
 
 @app.command()

@@ -116,7 +116,7 @@ def install(
         if exc.errno in (errno.ENOSPC, errno.EDQUOT):
             shutil.rmtree(partial, ignore_errors=True)
             raise NotReadyError(
-                f"the disk became full while installing the engine; what was there of it in {engines_dir} is removed",
+                f"the disk became full while installing the engine; what was written to {engines_dir} is removed",
                 hint=f"free {_gigabytes(plan.disk_bytes + plan.download_bytes)} and run the same command",
             ) from exc
         raise NotReadyError(

@@ -7,6 +7,7 @@ import errno
 import os
 import queue
 import re
+import shutil
 import subprocess
 import threading
 import time
@@ -20,6 +21,7 @@ from comfymodal.errors import ComfymodalError, NotReadyError, ServiceError
 
 TICK_S = 2.0
 END_PATIENCE_S = 10.0
+FULL_BYTES = 1_000_000
 
 # What says where pip finds things and how it gets there. Every other PIP_* setting says how to install
 # (target, user, constraint, no-deps ...) and would break a private environment.
@@ -32,7 +34,7 @@ _KEPT_PIP_SETTINGS = (
 
 _NETWORK = re.compile(
     r"Retrying \(|Max retries exceeded|Connection broken|ConnectionError|ReadTimeout|Read timed out|ProxyError|SSLError"
-    r"|HTTP error \d|HTTPError|NameResolutionError|Could not fetch URL|IncompleteRead",
+    r"|HTTP error \d|HTTPError|incomplete-download|NameResolutionError|Could not fetch URL|IncompleteRead",
 )
 _FULL = re.compile(r"No space left on device|\[Errno 28\]|\[WinError 112\]|Disk quota exceeded")
 
@@ -57,10 +59,11 @@ else:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """How a child ended and the last lines it wrote."""
+    """How a child ended, the last lines it wrote, and whether it filled the disk on the way."""
 
     code: int
     lines: tuple[str, ...]
+    filled_disk: bool = False
 
 
 def clean_environment(environ: Mapping[str, str], *, scratch: Path) -> dict[str, str]:
@@ -110,8 +113,17 @@ def run_python(
         if exc.errno == errno.ENOSPC:
             raise
         raise NotReadyError(f"cannot start {python}: {exc.strerror}") from exc
+    filled_disk = False
+
+    def watch(line: str) -> None:
+        nonlocal filled_disk
+        # pip calls a full disk an interrupted connection, and has tidied up when it ends.
+        filled_disk = filled_disk or shutil.disk_usage(scratch).free < FULL_BYTES
+        on_line(line)
+
     try:
-        return Finished(lines=_follow(child, on_line, on_tick), code=child.wait())
+        lines = _follow(child, watch, on_tick)
+        return Finished(child.wait(), lines, filled_disk)
     finally:
         _end(child)
 
@@ -219,12 +231,13 @@ def run_pip(python: Path, arguments: Iterable[str | Path], *, scratch: Path, met
         [python, "-m", "pip", verb, *common, *rest], scratch=scratch, on_line=meter.line, on_tick=meter.tick
     )
     if finished.code != 0:
-        raise disk_full(finished.lines) or pip_error(finished.lines, doing=meter.message)
+        raise disk_full(finished) or pip_error(finished.lines, doing=meter.message)
 
 
-def disk_full(lines: Iterable[str]) -> OSError | None:
-    """The error that a child met and could only print."""
-    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) if _FULL.search("\n".join(lines)) else None
+def disk_full(finished: Finished) -> OSError | None:
+    """The error that a failed child met and could only print."""
+    is_full = finished.filled_disk or _FULL.search("\n".join(finished.lines))
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) if is_full else None
 
 
 def pip_error(lines: Sequence[str], *, doing: str) -> ComfymodalError:
@@ -245,11 +258,12 @@ def pip_error(lines: Sequence[str], *, doing: str) -> ComfymodalError:
             hint="use another Python (3.12 is the safest), or name your own ComfyUI with comfyui.path",
             log=log,
         )
-    reason = next((line for line in reversed(log) if line.startswith("ERROR:")), log[-1] if log else "no output")
+    reasons = [line for line in log if line.startswith(("ERROR:", "× "))] or log or ["no output"]
+    reason = reasons[-1].removeprefix("ERROR:").removeprefix("×").strip()
     if missing:
         reason = "the package index cannot be reached"
     return ServiceError(
-        f"{doing} failed: {reason.removeprefix('ERROR:').strip()}",
+        f"{doing} failed: {reason}",
         hint="check the network and `pip config list`, then run the same command: it goes on from here",
         log=log,
     )

@@ -148,7 +148,7 @@ def make_environment(site: Site) -> None:
         [sys.executable, "-m", "venv", site.venv], scratch=site.scratch, on_line=meter.line, on_tick=meter.tick
     )
     if finished.code != 0:
-        raise disk_full(finished.lines) or NotReadyError(
+        raise disk_full(finished) or NotReadyError(
             f"cannot create a Python environment: {(finished.lines or ('no output',))[-1]}",
             hint=f"find out why `{sys.executable} -m venv` fails, or install comfymodal under another Python",
             log=list(finished.lines[-12:]),
@@ -159,7 +159,7 @@ def make_environment(site: Site) -> None:
     command += ["--disable-pip-version-check", "--require-hashes", "-r", site.recipe.pip]
     finished = run_python(command, scratch=site.scratch, on_tick=meter.tick)
     if finished.code != 0:
-        raise disk_full(finished.lines) or pip_error(finished.lines, doing=meter.message)
+        raise disk_full(finished) or pip_error(finished.lines, doing=meter.message)
 
 
 def install_packages(site: Site) -> None:

@@ -11,11 +11,11 @@ from comfymodal.operations.results import RunReport
 from comfymodal.output.desk import TerminalDesk
 from comfymodal.output.envelope import build_envelope, build_error_envelope, dump
 from comfymodal.output.screen import write_stderr
-from comfymodal.output.tables import Rows, summary_of, table_of
+from comfymodal.output.tables import Rows, details_of, summary_of, table_of
 
 
-def show(result: Any, desk: TerminalDesk, *, command: Sequence[str]) -> None:
-    """Print a result as the last thing of a command."""
+def show(result: Any, desk: TerminalDesk, *, command: Sequence[str], with_details: bool = False) -> None:
+    """Print a result as the last thing of a command; with details, a run also says what it was."""
     desk.close()
     if desk.as_json or desk.as_events:
         envelope = build_envelope(result, command=command, warnings=desk.warnings)
@@ -23,11 +23,16 @@ def show(result: Any, desk: TerminalDesk, *, command: Sequence[str]) -> None:
             dump({"type": "result", **envelope} if desk.as_events else envelope, indent=None if desk.as_events else 2)
         )
         return
-    _print_table(*table_of(result))
+    titles, rows = table_of(result)
+    if with_details:
+        _print_table((), details_of(result))
+        rows = rows if result.outputs or result.texts else []
+    _print_table(titles, rows)
     if isinstance(result, RunReport):
         if result.error is not None:
             _write_error(result.error)
-        write_stderr(summary_of(result))
+        if not with_details:
+            write_stderr(summary_of(result))
 
 
 def show_error(error: ComfymodalError, *, command: Sequence[str], as_json: bool) -> None:

@@ -30,19 +30,32 @@ def table_of(result: Any) -> tuple[tuple[str, ...], Rows]:
     raise TypeError(f"no table for {type(result).__name__}")
 
 
+def details_of(report: RunReport) -> Rows:
+    """What `runs show` says before the outputs: all that is known of a run."""
+    run = report.run
+    rows: Rows = [
+        ("run", run.id),
+        ("status", run.status),
+        ("workflow", run.title),
+        ("target", run.target),
+        ("started", _time(run.created_at)),
+        ("took", "" if run.seconds is None else f"{seconds_in_words(run.seconds)}{_phases(run)}"),
+    ]
+    rows += [("set", f"{change.node_id}.{change.input_name} = {_value(change.new)}") for change in report.changes]
+    rows.append(("receipt", shown_path(report.receipt) if report.receipt else ""))
+    return [row for row in rows if row[1]]
+
+
 def summary_of(report: RunReport) -> str:
     """The last line after a run: what, how long by phase, and the next command."""
     files = count(len(report.outputs), "file")
     texts = f" and {count(len(report.texts), 'text')}" if report.texts else ""
-    phases = ", ".join(
-        f"{name} {seconds_in_words(seconds)}" for name, seconds in report.run.phases.items() if seconds >= 0.05
-    )
     took = f" in {seconds_in_words(report.run.seconds)}" if report.run.seconds is not None else ""
     cached = ", from ComfyUI's cache" if report.is_cached else ""
     next_command = f"comfymodal runs again {report.run.id}"
     if report.run.status == "running":
         return f"run {report.run.id} goes on; its outputs: comfymodal runs fetch {report.run.id}"
-    return f"{report.run.status}: {files}{texts}{took}{f' ({phases})' if phases else ''}{cached}; next: {next_command}"
+    return f"{report.run.status}: {files}{texts}{took}{_phases(report.run)}{cached}; next: {next_command}"
 
 
 def _report_rows(report: RunReport) -> Rows:
@@ -72,7 +85,16 @@ def _plan_rows(plan: RenderPlan) -> Rows:
 
 def _run_row(run: RunView) -> tuple[str, ...]:
     took = "" if run.seconds is None else seconds_in_words(run.seconds)
-    return (run.id, run.status, run.created_at.replace("T", " ").partition(".")[0] + "Z", took, run.title)
+    return (run.id, run.status, _time(run.created_at), took, run.title)
+
+
+def _phases(run: RunView) -> str:
+    told = [f"{name} {seconds_in_words(seconds)}" for name, seconds in run.phases.items() if seconds >= 0.05]
+    return f" ({', '.join(told)})" if told else ""
+
+
+def _time(iso: str) -> str:
+    return iso.replace("T", " ").partition(".")[0] + " UTC"
 
 
 def _value(value: Any) -> str:

@@ -111,6 +111,12 @@ def test_nothing_downloaded_has_no_byte_counts() -> None:
             "collecting failed: HTTP error 503 while getting https://mirror/x.whl",
             id="server error",
         ),
+        pytest.param(
+            ["error: incomplete-download", "× Download failed after 6 attempts", "hint: Use --resume-retries"],
+            ServiceError,
+            "collecting failed: Download failed after 6 attempts",
+            id="cut off",
+        ),
         pytest.param([], ServiceError, "collecting failed: no output", id="silent"),
     ],
 )
