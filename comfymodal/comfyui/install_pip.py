@@ -258,8 +258,10 @@ def pip_error(lines: Sequence[str], *, doing: str) -> ComfymodalError:
             hint="use another Python (3.12 is the safest), or name your own ComfyUI with comfyui.path",
             log=log,
         )
-    reasons = [line for line in log if line.startswith(("ERROR:", "× "))] or log or ["no output"]
-    reason = reasons[-1].removeprefix("ERROR:").removeprefix("×").strip()
+    # pip's newer errors begin with a cross and end with notes and hints.
+    cross = "\N{MULTIPLICATION SIGN}"
+    reasons = [line for line in log if line.startswith(("ERROR:", cross))] or log or ["no output"]
+    reason = reasons[-1].removeprefix("ERROR:").removeprefix(cross).strip()
     if missing:
         reason = "the package index cannot be reached"
     return ServiceError(

@@ -128,6 +128,7 @@ def submit(run: Run, context: Context, desk: Desk, *, wait_s: float | None, is_d
 
 def ready_engine(context: Context, desk: Desk) -> EngineFacts:
     """Make sure a ComfyUI answers, asking before anything is installed. Raises `NotReadyError` on a no."""
+    desk.event({"type": "engine_looking"})
     setup = context.target.needed_setup()
     if setup is not None:
         if not desk.agree(setup):

@@ -112,6 +112,10 @@ def _on_install(state: Progress, event: Mapping[str, Any], now: float) -> str | 
     return f"install   {event.get('message')}" if is_new_step else None
 
 
+def _on_engine_looking(state: Progress, event: Mapping[str, Any], now: float) -> None:
+    state.enter("engine", now, "looking for ComfyUI")
+
+
 def _on_engine_starting(state: Progress, event: Mapping[str, Any], now: float) -> str | None:
     state.enter("engine", now, f"starting {event.get('name')}")
     return None
@@ -175,6 +179,7 @@ def _on_fetching(state: Progress, event: Mapping[str, Any], now: float) -> None:
 
 _HANDLERS = {
     "install": _on_install,
+    "engine_looking": _on_engine_looking,
     "engine_starting": _on_engine_starting,
     "engine_ready": _on_engine_ready,
     "engine": _on_engine,

@@ -112,7 +112,11 @@ def test_nothing_downloaded_has_no_byte_counts() -> None:
             id="server error",
         ),
         pytest.param(
-            ["error: incomplete-download", "× Download failed after 6 attempts", "hint: Use --resume-retries"],
+            [
+                "error: incomplete-download",
+                "\N{MULTIPLICATION SIGN} Download failed after 6 attempts",
+                "hint: Use --resume-retries",
+            ],
             ServiceError,
             "collecting failed: Download failed after 6 attempts",
             id="cut off",
