@@ -17,11 +17,10 @@ def write_text(path: Path, text: str) -> None:
     """Replace `path` whole or leave it as it was. Raises `OSError`."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        part.write_text(text, encoding="utf-8")
+        part.write_bytes(_utf8(text))
         os.replace(part, path)
-    except OSError:
+    finally:
         part.unlink(missing_ok=True)
-        raise
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -35,8 +34,11 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 def append_json_line(path: Path, value: Any) -> None:
     """Append one line in a single write, so that a killed writer tears at most the last line. Raises `OSError`."""
-    with path.open("ab") as stream:
-        stream.write(json.dumps(value, ensure_ascii=False).encode() + b"\n")
+    line = _utf8(json.dumps(value, ensure_ascii=False)) + b"\n"
+    with path.open("ab+") as stream:
+        stream.seek(max(0, stream.seek(0, os.SEEK_END) - 1))
+        # A killed writer's half line must not swallow this one.
+        stream.write(line if stream.read(1) in (b"", b"\n") else b"\n" + line)
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
@@ -54,3 +56,8 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
         if isinstance(value, dict):
             found.append(value)
     return found
+
+
+def _utf8(text: str) -> bytes:
+    # Half a surrogate pair (in a node's text, in a file name) becomes its own JSON escape instead of an exception.
+    return text.encode("utf-8", "backslashreplace")

@@ -28,7 +28,8 @@ class ProcessIdentity:
             if process.status() == psutil.STATUS_ZOMBIE:
                 return None
             return cls(pid, process.create_time())
-        except psutil.Error:
+        except (psutil.Error, ValueError, OverflowError):
+            # A damaged file may name what is no process id at all.
             return None
 
     @classmethod
@@ -63,18 +64,46 @@ class ProcessIdentity:
             return
 
 
-def spawn_module(module: str, arguments: Sequence[str], *, log: Path) -> subprocess.Popen[bytes]:
-    """Start one of our modules detached: no terminal, no signals from this one, output to `log`."""
+def pids_running_from(folder: Path) -> list[int]:
+    """Processes whose program lies under `folder`, by the name they were started with."""
+    import psutil
+
+    inside = str(folder) + os.sep
+    found = []
+    for process in psutil.process_iter(["pid", "cmdline"]):
+        command: list[str] = process.info["cmdline"] or [""]
+        if command[0].startswith(inside):
+            found.append(int(process.info["pid"]))
+    return found
+
+
+def memory_bytes(identity: ProcessIdentity) -> int | None:
+    """What the process and its children hold in memory; None when it is gone."""
+    import psutil
+
+    if not identity.is_alive():
+        return None
+    try:
+        process = psutil.Process(identity.pid)
+        return sum(each.memory_info().rss for each in (process, *process.children(recursive=True)))
+    except psutil.Error:
+        return None
+
+
+def spawn_module(
+    module: str, arguments: Sequence[str], *, log: Path | None, takes_input: bool = False
+) -> subprocess.Popen[bytes]:
+    """Start one of our modules detached: no terminal, no signals from this one, output to `log` or nowhere."""
     options: dict[str, Any] = {}
     if sys.platform == "win32":
         options["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.DETACHED_PROCESS
     else:
         options["start_new_session"] = True
-    with log.open("ab") as stream:
+    with Path(log or os.devnull).open("ab") as stream:
         # -P: the folder the operator stands in must not shadow the standard library.
         return subprocess.Popen(
             [sys.executable, "-P", "-m", module, *arguments],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if takes_input else subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
             env=os.environ.copy(),

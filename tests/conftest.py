@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from comfymodal.comfyui.install import EngineInstall, find_install, install, plan_install
+from comfymodal.comfyui.engines import EngineInstall, find_install
+from comfymodal.comfyui.install import install, plan_install
 from comfymodal.comfyui.warm import stop_warm
 from comfymodal.project.folders import data_folder
 

@@ -13,7 +13,9 @@ from comfymodal.cli.boundary import run_guarded
 
 COMMANDS = {
     "render": "Render a ComfyUI workflow and bring back every output.",
+    "workflow": "Look at workflows and check them, without rendering.",
     "runs": "List, show, fetch, repeat and cancel runs.",
+    "engine": "Install, start, watch, stop and remove ComfyUI on this machine.",
     "config": "Show, validate and describe the project file.",
 }
 """Name and help of each command; its module has the same name. Help for all must not import any."""
@@ -31,6 +33,13 @@ class LazyGroup(TyperGroup):
         command = typer.main.get_command(import_module(f"comfymodal.cli.{cmd_name}").app)
         command.name = cmd_name
         return command
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as exc:
+            # Typer would end with 130 and not a word.
+            raise typer.Abort from exc
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from comfymodal.operations.anticipate import EarlyWorker
     from comfymodal.operations.context import Context
     from comfymodal.output.desk import TerminalDesk
 
@@ -25,6 +26,15 @@ JsonEventsOption = Annotated[
 YesOption = Annotated[bool, typer.Option("-y", "--yes", help="Answer yes to every question.")]
 DryRunOption = Annotated[bool, typer.Option("-n", "--dry-run", help="Check everything, change nothing.")]
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="No progress, only the result.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-s",
+        "--set",
+        metavar="NODE.INPUT=VALUE",
+        help="Change an input; NODE is an id, a title or a class. :=JSON, =@FILE, =random.",
+    ),
+]
 ComfyUrlOption = Annotated[
     str | None, typer.Option("--comfy-url", metavar="URL", help="Use this running ComfyUI server.")
 ]
@@ -49,12 +59,12 @@ def parse_wait(text: str | None) -> float | None:
         raise typer.BadParameter(f"{text!r} {exc}", param_hint="--wait") from exc
 
 
-def open_context(config: Path | None, **flags: Any) -> Context:
+def open_context(config: Path | None, *, early_worker: EarlyWorker | None = None, **flags: Any) -> Context:
     """The project in the working directory or in `config`; `flags` are dotted keys with _ for the dots."""
     from comfymodal.operations.context import open_context as open_operation_context
 
     given = {key.replace("__", "."): value for key, value in flags.items() if value is not None}
-    return open_operation_context(config, environ=os.environ, cwd=Path.cwd(), flags=given)
+    return open_operation_context(config, environ=os.environ, cwd=Path.cwd(), flags=given, early_worker=early_worker)
 
 
 def open_desk(*, as_json: bool, as_events: bool = False, yes: bool = False, quiet: bool = False) -> TerminalDesk:

@@ -15,6 +15,7 @@ from comfymodal.cli.options import (
     JsonOption,
     OutOption,
     QuietOption,
+    SetOption,
     WaitOption,
     YesOption,
     open_context,
@@ -28,15 +29,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 @app.command()
 def render(
     workflow: Annotated[Path, typer.Argument(metavar="WORKFLOW", help="Workflow in API format (JSON).")],
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-s",
-            "--set",
-            metavar="NODE.INPUT=VALUE",
-            help="Change an input; NODE is an id, a title or a class. :=JSON, =@FILE, =random.",
-        ),
-    ] = None,
+    set_: SetOption = None,
     out: OutOption = None,
     name: Annotated[
         str | None, typer.Option("--name", metavar="TEMPLATE", help="File names, e.g. '{workflow}-{seed}{ext}'.")
@@ -57,6 +50,10 @@ def render(
     quiet: QuietOption = False,
 ) -> None:
     """Render a ComfyUI workflow and bring back every output."""
+    from comfymodal.operations.anticipate import anticipate_render
+
+    early_worker = None if dry_run else anticipate_render()
+
     from comfymodal.operations.render import RenderRequest, plan_render
     from comfymodal.operations.render import render as render_workflow
     from comfymodal.output.show import open_output, show
@@ -70,7 +67,7 @@ def render(
         wait_s=parse_wait(wait),
         is_detached=detach,
     )
-    context = open_context(config, comfyui__url=comfy_url, render__naming=name)
+    context = open_context(config, early_worker=early_worker, comfyui__url=comfy_url, render__naming=name)
     with open_desk(as_json=as_json, as_events=as_events, yes=yes, quiet=quiet) as desk:
         if dry_run:
             show(plan_render(request, context, desk), desk, command=["render"])

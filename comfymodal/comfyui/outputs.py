@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 Ending = Literal["succeeded", "failed", "cancelled"]
@@ -19,11 +20,14 @@ KIND_BY_SUFFIX = {
     ".latent": "latent",
 }
 
+CHUNK_BYTES = 1 << 20
+
 MAX_NAME_BYTES = 180
 """Common file systems allow 255; the rest is for what we put before the name."""
 
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f/\\:*?\"<>|]+")
-_RESERVED = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(\..*)?$", re.IGNORECASE)
+# Control characters of both sets, what Windows forbids, half surrogate pairs, and what turns text around on a terminal.
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f/\\:*?\"<>|\ud800-\udfff\u2028-\u202e\u2066-\u2069]+")
+_RESERVED = re.compile(r"^(con|prn|aux|nul|com[\d¹²³]|lpt[\d¹²³])\s*(\..*)?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,32 @@ def read_history(entry: Mapping[str, Any]) -> Finished:
         is_cached=_is_cached(entry, found),
         error=error,
     )
+
+
+def copy_file(reference: FileReference, folder: Path, destination: Path) -> tuple[int, str] | None:
+    """Copy a server's file from its own folder, whole or not at all; return (bytes, sha256).
+
+    None when it is not there, or when its name leads out of the folder. Not linked: a node may write the same
+    name again. Raises `OSError` when it cannot be written.
+    """
+    try:
+        source = (folder / reference.subfolder / reference.filename).resolve()
+        if not source.is_relative_to(folder.resolve()) or not source.is_file():
+            return None
+    except (OSError, ValueError):  # a name that no file can have
+        return None
+    part = destination.with_name(destination.name + ".part")
+    digest = hashlib.sha256()
+    try:
+        with source.open("rb") as reader, part.open("wb") as writer:
+            while chunk := reader.read(CHUNK_BYTES):
+                digest.update(chunk)
+                writer.write(chunk)
+            size = writer.tell()
+        part.replace(destination)
+    finally:
+        part.unlink(missing_ok=True)
+    return size, digest.hexdigest()
 
 
 def safe_name(name: str) -> str:

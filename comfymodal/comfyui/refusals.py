@@ -44,6 +44,7 @@ def explain_node_error(error: Mapping[str, Any], title: str) -> ComfymodalError:
     kind = str(error.get("exception_type") or "error").rpartition(".")[2]
     said = str(error.get("exception_message") or "").strip()
     node_id = str(error.get("node_id") or "?")
+    trace = error.get("traceback")
     first_line = said.partition("\n")[0] or kind
     if "OutOfMemory" in kind or "out of memory" in said.lower():
         message = f"node {node_id} ({title}) ran out of memory: {first_line}"
@@ -57,13 +58,14 @@ def explain_node_error(error: Mapping[str, Any], title: str) -> ComfymodalError:
         node_id=node_id,
         class_type=str(error.get("node_type") or ""),
         exception_type=str(error.get("exception_type") or ""),
-        traceback="".join(str(line) for line in error.get("traceback") or ()),
+        traceback="".join(str(line) for line in trace) if isinstance(trace, list) else str(trace or ""),
     )
 
 
 def _problems(node_errors: object, graph: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for node_id, entry in node_errors.items() if isinstance(node_errors, dict) else ():
-        for error in entry.get("errors", ()) if isinstance(entry, dict) else ():
+        errors = entry.get("errors") if isinstance(entry, dict) else None
+        for error in errors if isinstance(errors, list) else ():
             if isinstance(error, dict):
                 yield _problem(str(node_id), error, graph)
 

@@ -52,6 +52,9 @@ LEGACY_MODEL_FOLDERS = {
 }
 """Older names of the same folder; people's volumes still use them."""
 
+_NO_MODEL_FOLDERS = {"custom_nodes", "base_path", "is_default"}
+"""Names that mean something else in ComfyUI's file of model paths."""
+
 MAX_UPLOAD_MB = 16384
 """ComfyUI's default of 100 MB refuses ordinary videos."""
 
@@ -60,6 +63,7 @@ _DEVICE_PROBE = (
     "(hasattr(torch, 'xpu') and torch.xpu.is_available()))"
 )
 _FOREIGN_PYTHON = ("PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
+_SURROGATE_PAIR = re.compile(r"\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})")
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -125,14 +129,19 @@ def write_model_paths(models: Path, folder: Path) -> Path:
     except OSError:
         found = set()
     legacy = {name for names in LEGACY_MODEL_FOLDERS.values() for name in names}
-    names = [*MODEL_FOLDERS, *sorted(found - set(MODEL_FOLDERS) - legacy - {"custom_nodes"})]
+    names = [*MODEL_FOLDERS, *sorted(found - set(MODEL_FOLDERS) - legacy - _NO_MODEL_FOLDERS)]
     section: dict[str, Any] = {"base_path": str(models), "is_default": True}
     for name in names:
         section[name] = "\n".join([name, *LEGACY_MODEL_FOLDERS.get(name, ())])
     path = folder / "extra_model_paths.yaml"
-    # JSON is YAML, and quotes every name.
-    write_text(path, json.dumps({"comfymodal": section}, indent=1))
+    # JSON is YAML, and quotes every name; but YAML writes DEL, and what lies beyond 16 bits, in its own way.
+    text = json.dumps({"comfymodal": section}, indent=1).replace("\x7f", "\\x7f")
+    write_text(path, _SURROGATE_PAIR.sub(lambda pair: f"\\U{_code_point(pair):08x}", text))
     return path
+
+
+def _code_point(pair: re.Match[str]) -> int:
+    return 0x10000 + ((int(pair[1], 16) & 0x3FF) << 10) + (int(pair[2], 16) & 0x3FF)
 
 
 def start(argv: Sequence[str], *, cwd: str, log: Path) -> subprocess.Popen[bytes]:
@@ -162,8 +171,17 @@ def answers(url: str, *, timeout_s: float) -> bool:
 
 def last_lines(log: Path, *, count: int = 12) -> str:
     """The end of a log as a person would read it; empty when there is none."""
-    lines = [line for line in read_from(log, max(0, _size(log) - 16384)).splitlines() if line.strip()]
-    return "\n".join(lines[-count:])
+    return tail(read_end(log), count=count)
+
+
+def tail(text: str, *, count: int = 12) -> str:
+    """The last lines that say something."""
+    return "\n".join([line for line in text.splitlines() if line.strip()][-count:])
+
+
+def read_end(log: Path) -> str:
+    """As much of a log's end as says how a start went; empty when there is none."""
+    return read_from(log, max(0, _size(log) - 65536))
 
 
 def read_from(log: Path, position: int) -> str:

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,9 @@ ENGINE_FILE = "engine.json"
 EXIT_FILE = "exit.json"
 LAUNCH_FILE = "launch.json"
 LOG_FILE = "log.txt"
+PREVIOUS_LOG_FILE = "log.previous.txt"
 STOP_FILE = "stop"
+SUPERVISOR_LOG_FILE = "supervisor.txt"
 USED_FILE = "used"
 
 BOOT_ATTEMPTS = 3
@@ -60,14 +63,20 @@ def main(folder: Path) -> None:
     engine = _adopt(folder) or _boot(launch, folder)
     if engine is None:
         sys.exit(1)
+    is_ours = True
     try:
-        _watch(engine, launch, folder)
+        is_ours = _watch(engine, launch, folder)
     finally:
-        engine.identity.terminate(patience_s=STOP_PATIENCE_S)
-        (folder / ENGINE_FILE).unlink(missing_ok=True)
-        # Every output was copied when its prompt ended; a stopped engine remembers none of them.
-        for leftover in ("output", "temp", "input"):
-            shutil.rmtree(folder / leftover, ignore_errors=True)
+        if is_ours:
+            _end(engine, folder)
+
+
+def _end(engine: Supervised, folder: Path) -> None:
+    engine.identity.terminate(patience_s=STOP_PATIENCE_S)
+    (folder / ENGINE_FILE).unlink(missing_ok=True)
+    # Every output was copied when its prompt ended; a stopped engine remembers none of them.
+    for leftover in ("output", "temp", "input"):
+        shutil.rmtree(folder / leftover, ignore_errors=True)
 
 
 def _adopt(folder: Path) -> Supervised | None:
@@ -85,30 +94,43 @@ def _boot(launch: Launch, folder: Path) -> Supervised | None:
     log = folder / LOG_FILE
     for _ in range(BOOT_ATTEMPTS):
         if log.exists():
-            log.replace(folder / "log.previous.txt")
+            log.replace(folder / PREVIOUS_LOG_FILE)
         port = free_port()
         child = start(build_argv(launch, folder=folder, port=port), cwd=launch.cwd, log=log)
-        identity = ProcessIdentity.of(child.pid)
-        if identity is None:
-            _note_exit(folder, child)
-            return None
-        engine = Supervised(identity, child)
-        _note_engine(folder, launch, identity, port, is_ready=False)
-        if _wait_ready(engine, folder, launch, f"http://127.0.0.1:{port}"):
-            _note_engine(folder, launch, identity, port, is_ready=True)
+        if (engine := _come_up(child, launch, folder, port)) is not None:
             return engine
-        identity.terminate(patience_s=STOP_PATIENCE_S)
-        child.wait()
-        (folder / ENGINE_FILE).unlink(missing_ok=True)
         if not any(sign in read_from(log, 0).lower() for sign in _PORT_TAKEN):
             break
     _note_exit(folder, child)
     return None
 
 
+def _come_up(child: subprocess.Popen[bytes], launch: Launch, folder: Path, port: int) -> Supervised | None:
+    """Wait until it answers. Whatever else happens here, and a vanished folder is enough, it does not run on alone."""
+    engine = None
+    try:
+        identity = ProcessIdentity.of(child.pid)
+        if identity is not None:
+            _note_engine(folder, launch, identity, port, is_ready=False)
+            if _wait_ready(Supervised(identity, child), folder, launch, f"http://127.0.0.1:{port}"):
+                _note_engine(folder, launch, identity, port, is_ready=True)
+                engine = Supervised(identity, child)
+    finally:
+        if engine is None:
+            if child.poll() is None:
+                child.terminate()
+            try:
+                child.wait(STOP_PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+            (folder / ENGINE_FILE).unlink(missing_ok=True)
+    return engine
+
+
 def _wait_ready(engine: Supervised, folder: Path, launch: Launch, url: str) -> bool:
     give_up_at = time.monotonic() + launch.boot_timeout_s
-    while time.monotonic() < give_up_at and not (folder / STOP_FILE).exists():
+    while time.monotonic() < give_up_at and not (folder / STOP_FILE).exists() and (folder / ENGINE_FILE).exists():
         if engine.wait(0.1):
             return False
         if answers(url, timeout_s=5.0):
@@ -116,22 +138,40 @@ def _wait_ready(engine: Supervised, folder: Path, launch: Launch, url: str) -> b
     return False
 
 
-def _watch(engine: Supervised, launch: Launch, folder: Path) -> None:
+def _watch(engine: Supervised, launch: Launch, folder: Path) -> bool:
+    """Return when the engine is to end or has ended: True, or False when another supervisor has it now."""
     used = folder / USED_FILE
     seen, idle_since = _modified(used), time.monotonic()
     url = str((read_json(folder / ENGINE_FILE) or {}).get("url"))
+    _keep_nodes(launch, folder)
     while not engine.wait(WATCH_S):
         # Somebody may also have removed the whole state folder: then nobody can find this engine any more.
-        if (folder / STOP_FILE).exists() or not (folder / ENGINE_FILE).exists():
-            return
+        note = read_json(folder / ENGINE_FILE)
+        if note is None or (folder / STOP_FILE).exists():
+            return True
+        if (note.get("supervisor") or {}).get("pid") != os.getpid():
+            return False
         # A change of the file's time, not the time itself: clocks jump.
         if (modified := _modified(used)) != seen:
             seen, idle_since = modified, time.monotonic()
         if launch.idle_stop_s is not None and time.monotonic() - idle_since > launch.idle_stop_s:
             if not _is_busy(url):
-                return
-            idle_since = time.monotonic()
+                return True
+            # Noted in the file: `engine status` reads the idle time from it.
+            used.touch()
     _note_exit(folder, engine.child)
+    return True
+
+
+def _keep_nodes(launch: Launch, folder: Path) -> None:
+    # Every command imports this module; only this process needs that one.
+    from comfymodal.comfyui.catalog import keep_when_idle
+
+    note = read_json(folder / ENGINE_FILE) or {}
+    asked = {"started_at": float(note.get("started_at") or 0)}
+    threading.Thread(
+        target=keep_when_idle, args=(str(note.get("url")), launch, folder), kwargs=asked, name="nodes", daemon=True
+    ).start()
 
 
 def _is_busy(url: str) -> bool:
@@ -157,6 +197,8 @@ def _note_engine(folder: Path, launch: Launch, identity: ProcessIdentity, port: 
 
 def _note_exit(folder: Path, child: subprocess.Popen[bytes] | None) -> None:
     code = child.poll() if child else None
+    if not folder.is_dir():
+        return
     write_json(folder / EXIT_FILE, {"code": code, "at": time.time(), "log": last_lines(folder / LOG_FILE)})
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from comfymodal.comfyui.server import Launch, answers, last_lines, read_from
+from comfymodal.comfyui.boot_failure import hint_for, reason_in
+from comfymodal.comfyui.server import Launch, answers, last_lines, read_end, read_from, tail
 from comfymodal.comfyui.supervisor import (
     ENGINE_FILE,
     EXIT_FILE,
@@ -18,6 +19,7 @@ from comfymodal.comfyui.supervisor import (
     LOG_FILE,
     STOP_FILE,
     STOP_PATIENCE_S,
+    SUPERVISOR_LOG_FILE,
     USED_FILE,
 )
 from comfymodal.errors import EngineDiedError, NotReadyError
@@ -45,6 +47,9 @@ class WarmEngine:
         ended = f"with {_exit_words(code)}" if isinstance(code, int) else "without a word"
         log = str(exit_note.get("log") or last_lines(self.folder / LOG_FILE))
         return f"ComfyUI (pid {self.process.pid}) ended {ended}; its log ends with:\n{log}"
+
+    def folder_of(self, kind: str) -> Path | None:
+        return self.folder / kind if kind in ("output", "temp") else None
 
     def log_position(self) -> int:
         try:
@@ -163,19 +168,27 @@ def _spawn_supervisor(launch: Launch, folder: Path) -> ProcessIdentity:
     for name in (EXIT_FILE, STOP_FILE, ENGINE_FILE):
         (folder / name).unlink(missing_ok=True)
     write_json(folder / LAUNCH_FILE, launch.to_dict())
-    process = spawn_module("comfymodal.comfyui.supervisor", [str(folder)], log=folder / "supervisor.txt")
+    process = spawn_module("comfymodal.comfyui.supervisor", [str(folder)], log=folder / SUPERVISOR_LOG_FILE)
     return ProcessIdentity.of(process.pid) or ProcessIdentity(process.pid, 0.0)
 
 
 def _boot_failure(folder: Path, launch: Launch, *, seconds: float) -> EngineDiedError:
-    note = read_json(folder / EXIT_FILE) or {}
-    log = str(note.get("log") or last_lines(folder / LOG_FILE) or last_lines(folder / "supervisor.txt"))
-    code = note.get("code")
-    how = f"ended with {_exit_words(code)}" if isinstance(code, int) else "ended"
-    if seconds > launch.boot_timeout_s:
-        how = f"did not answer within {launch.boot_timeout_s:.0f} s"
+    code = (read_json(folder / EXIT_FILE) or {}).get("code")
+    text = read_end(folder / LOG_FILE) or read_end(folder / SUPERVISOR_LOG_FILE)
+    # A signal is a reason by itself, and what the log holds is another story.
+    reason = reason_in(text) if not isinstance(code, int) or code > 0 else None
+    how = f"ended with {_exit_words(code)} while starting" if isinstance(code, int) else "ended while starting"
+    if (folder / STOP_FILE).exists():
+        how, reason = "was stopped while starting", None
+    elif seconds > launch.boot_timeout_s:
+        how = f"did not answer within {launch.boot_timeout_s:.0f} s (comfyui.boot_timeout)"
+    told = f"its log ends with:\n{tail(text)}" if text else "it wrote no log"
+    known = hint_for(reason, python=launch.argv[0])
     return EngineDiedError(
-        f"ComfyUI {how} while starting; its log ends with:\n{log}", hint=f"the whole log: {folder / LOG_FILE}"
+        f"ComfyUI {how}{f': {reason}' if reason else ''}; {told}",
+        hint=f"{f'{known}; ' if known else ''}the whole log: comfymodal engine logs",
+        reason=reason,
+        log=str(folder / LOG_FILE),
     )
 
 
@@ -183,7 +196,7 @@ def _keep_supervised(folder: Path) -> None:
     note = read_json(folder / ENGINE_FILE) or {}
     supervisor = ProcessIdentity.from_dict(note.get("supervisor"))
     if supervisor is None or not supervisor.is_alive():
-        spawn_module("comfymodal.comfyui.supervisor", [str(folder)], log=folder / "supervisor.txt")
+        spawn_module("comfymodal.comfyui.supervisor", [str(folder)], log=folder / SUPERVISOR_LOG_FILE)
 
 
 def _exit_words(code: int) -> str:

@@ -44,6 +44,9 @@ class Engine(Protocol):
         Called when a request fails or an answer looks as if the server restarted.
         """
 
+    def folder_of(self, kind: str) -> Path | None:
+        """Where the server keeps its `output` or `temp` files, when this place can read them; None: ask the server."""
+
     def log_position(self) -> int:
         """Where the server's log ends now, in bytes; 0 for a server whose log cannot be read."""
 

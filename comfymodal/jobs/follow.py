@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from comfymodal.comfyui.client import ComfyClient, Message, UnreachableError
-from comfymodal.comfyui.outputs import FileReference, Finished, read_history, safe_name
+from comfymodal.comfyui.outputs import FileReference, Finished, copy_file, read_history, safe_name
 from comfymodal.comfyui.refusals import explain_node_error, explain_refusal
 from comfymodal.errors import ComfymodalError, EngineDiedError, RunFailedError, TransferError
 from comfymodal.jobs.contract import Engine, Place
@@ -26,6 +28,8 @@ POLL_WHEN_SILENT_S = 2.0
 POLL_ANYWAY_S = 10.0
 GONE_AFTER_S = 5.0
 """A server that refuses connections this long is dead; a restart of its network is shorter."""
+
+LOST_AFTER_S = 1.0
 
 STOP_PATIENCE_S = 60.0
 """An interrupt takes effect at the next step or node; loading a large model is one node."""
@@ -45,7 +49,7 @@ class Posted:
     started_at: float | None = None
     started_mono: float | None = None
     done: set[str] = field(default_factory=set)
-    absences: int = 0
+    absent_since: float | None = None
 
 
 @dataclass(slots=True)
@@ -78,13 +82,13 @@ class Follower:
         listener = asyncio.create_task(self._listen(inbox))
         try:
             # Connect before posting, or the first events are lost; a server without a WebSocket is polled.
-            first = await inbox.get()
             self.heard_at = self.polled_at = time.monotonic()
-            await self._handle(first)
+            with contextlib.suppress(TimeoutError):
+                await self._handle(await asyncio.wait_for(inbox.get(), GONE_AFTER_S))
             while self.waiting or self.posted:
+                await self._obey()
                 await self._post_ahead()
                 await self._hear(inbox)
-                await self._obey()
                 if self._is_poll_due():
                     await self._poll()
         finally:
@@ -134,7 +138,8 @@ class Follower:
             prompt.started_at, prompt.started_mono = time.time(), time.monotonic()
             self.place.emit({"type": "prompt_started", "prompt": prompt.index})
         if message.type == "execution_cached":
-            prompt.done.update(str(node) for node in data.get("nodes") or ())
+            cached = data.get("nodes")
+            prompt.done.update(str(node) for node in (cached if isinstance(cached, list) else ()))
         elif message.type == "executed":
             prompt.done.add(str(data.get("display_node") or data.get("node")))
         elif message.type == "executing":
@@ -151,17 +156,20 @@ class Follower:
             )
             prompt.done.add(node_id)
         elif message.type == "progress":
-            step = {"value": data.get("value"), "max": data.get("max"), "node_id": str(data.get("node"))}
+            value, total = _number(data.get("value")), _number(data.get("max"))
+            step = {"value": value, "max": total, "node_id": str(data.get("node"))}
             self.place.emit({"type": "step", "prompt": prompt.index, **step})
 
     async def _post_ahead(self) -> None:
-        while self.waiting and len(self.posted) < QUEUE_AHEAD and not self.is_stopping:
+        while self.waiting and len(self.posted) < QUEUE_AHEAD:
             index = self.waiting.popleft()
             prompt = self.job["prompts"][index]
             if self.job.get("collect_only"):
                 self._finish(index, "lost", error=self._lost(prompt["prompt_id"]))
                 continue
             await self._post(index, prompt)
+            # A thousand refusals in a row must not keep a stop waiting.
+            await self._obey()
 
     async def _post(self, index: int, prompt: Mapping[str, Any]) -> None:
         attempts = 0
@@ -215,18 +223,19 @@ class Follower:
         running, pending = await self._patiently(self.client.queue)
         for prompt in list(self.posted.values()):
             if prompt.prompt_id in running or prompt.prompt_id in pending:
-                prompt.absences = 0
+                prompt.absent_since = None
             elif await self._patiently(partial(self.client.history, prompt.prompt_id)) is not None:
                 await self._collect(prompt)
             else:
                 self._note_absence(prompt)
 
     def _note_absence(self, prompt: Posted) -> None:
-        # Once can be a prompt on its way from the queue to the history; twice, it is neither.
-        prompt.absences += 1
+        # For a moment it can be on its way from the queue to the history; for longer, it is neither.
+        now = time.monotonic()
+        prompt.absent_since = prompt.absent_since or now
         if self.is_stopping:
             self._finish_posted(prompt, "cancelled")
-        elif prompt.absences > 1:
+        elif now - prompt.absent_since > LOST_AFTER_S:
             self._raise_if_dead()
             self._finish_posted(prompt, "lost", error=self._lost(prompt.prompt_id))
 
@@ -252,9 +261,7 @@ class Follower:
 
     async def _keep(self, prompt: Posted, finished: Finished) -> tuple[list[dict[str, Any]], ComfymodalError | None]:
         outputs: list[dict[str, Any]] = []
-        counts: dict[str, int] = {}
-        for file in finished.files:
-            number = counts[file.node_id] = counts.get(file.node_id, -1) + 1
+        for number, file in enumerate(finished.files):
             if file.is_temporary and not self.job.get("keep_temporary"):
                 continue
             try:
@@ -265,9 +272,9 @@ class Follower:
 
     async def _download(self, prompt: Posted, file: FileReference, number: int) -> dict[str, Any]:
         # Named by place in the job, so that a second attempt writes the same file, and never by the server's folder.
-        name = f"{prompt.index:05d}-{safe_name(file.node_id)}-{number:03d}-{safe_name(file.filename)}"
+        name = f"{prompt.index:05d}-{safe_name(file.node_id)[:12]}-{number:03d}-{safe_name(file.filename)}"
         path = self.manifest.folder / OUTPUTS_FOLDER / name
-        size_bytes, sha256 = await self._patiently(partial(self.client.download, file.to_query(), path))
+        size_bytes, sha256 = await self._bring(file, path)
         return {
             "node_id": file.node_id,
             "title": _title(prompt.graph, file.node_id),
@@ -280,12 +287,23 @@ class Follower:
             "is_temporary": file.is_temporary,
         }
 
+    async def _bring(self, file: FileReference, path: Path) -> tuple[int, str]:
+        # Reading a file takes the server 2 ms less than serving it, and the next prompt is waiting for the server.
+        folder = self.engine.folder_of(file.type)
+        if folder is not None:
+            # In a thread: a long video must not keep the WebSocket waiting.
+            copied = await asyncio.to_thread(copy_file, file, folder, path)
+            if copied is not None:
+                return copied
+        return await self._patiently(partial(self.client.download, file.to_query(), path))
+
     async def _obey(self) -> None:
-        self.is_late = self.place.deadline is not None and time.time() > self.place.deadline
-        if not self.is_stopping and (self.is_late or self.place.control() is not None):
-            self.is_stopping, self.stopping_since = True, time.monotonic()
-            self.waiting.clear()
-            self.place.emit({"type": "phase", "phase": "stopping"})
+        if not self.is_stopping:
+            self.is_late = self.place.deadline is not None and time.time() > self.place.deadline
+            if self.is_late or self.place.control() is not None:
+                self.is_stopping, self.stopping_since = True, time.monotonic()
+                self.waiting.clear()
+                self.place.emit({"type": "phase", "phase": "stopping"})
         if self.is_stopping and self.posted:
             await self._withdraw(list(self.posted))
             if time.monotonic() - self.stopping_since > STOP_PATIENCE_S:
@@ -295,8 +313,7 @@ class Follower:
     async def _withdraw(self, prompt_ids: list[str]) -> None:
         with contextlib.suppress(UnreachableError):
             await self.client.dequeue(prompt_ids)
-            for prompt_id in prompt_ids:
-                await self.client.interrupt(prompt_id)
+            await self.client.interrupt(prompt_ids)
 
     def _finish_posted(self, prompt: Posted, status: str, **result: Any) -> None:
         del self.posted[prompt.prompt_id]
@@ -352,5 +369,11 @@ class Follower:
 
 def _title(graph: Mapping[str, Any], node_id: str) -> str:
     node = graph.get(node_id) or {}
-    title = (node.get("_meta") or {}).get("title")
+    meta = node.get("_meta")
+    title = meta.get("title") if isinstance(meta, dict) else None
     return str(title or node.get("class_type") or node_id)
+
+
+def _number(value: object) -> float:
+    # What custom nodes report as progress is anything at all; 0 of 0 shows no bar.
+    return value if isinstance(value, int | float) and math.isfinite(value) else 0

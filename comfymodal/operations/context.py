@@ -12,6 +12,7 @@ from comfymodal.project.folders import data_folder, state_folder
 from comfymodal.runs.ledger import Ledger
 from comfymodal.targets.base import Target
 from comfymodal.targets.local import LocalTarget
+from comfymodal.targets.local_worker import EarlyWorker
 from comfymodal.targets.spec import LocalSpec
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 class Context:
     """One command's surroundings. The ledger is opened when first used: `--dry-run` needs none.
 
-    `flags` are settings given on the command line; `reopen` makes the same context with other flags.
+    `flags` are settings given on the command line; `reopen` makes the same context with other flags. `local` is this
+    machine, whatever the target.
     """
 
     project: Project
@@ -32,6 +34,8 @@ class Context:
     warnings: tuple[str, ...]
     flags: Mapping[str, Any]
     reopen: Callable[[Mapping[str, Any]], Context]
+    local: LocalSpec
+    environ: Mapping[str, str]
     _ledger: Ledger | None = field(default=None, init=False)
 
     @property
@@ -42,7 +46,12 @@ class Context:
 
 
 def open_context(
-    config: Path | None, *, environ: Mapping[str, str], cwd: Path, flags: Mapping[str, Any] | None = None
+    config: Path | None,
+    *,
+    environ: Mapping[str, str],
+    cwd: Path,
+    flags: Mapping[str, Any] | None = None,
+    early_worker: EarlyWorker | None = None,
 ) -> Context:
     """Read the project file, if there is one, and make its target ready to be asked. Raises `ProjectError`."""
     from comfymodal.project.load import find_project_file, load_project
@@ -50,12 +59,14 @@ def open_context(
     loaded = load_project(find_project_file(config, cwd=cwd), environ=environ, flags=flags or {}, cwd=cwd)
     project = loaded.settings
     state = state_folder(environ)
-    target = LocalTarget(_local_spec(project, state, data_folder(environ)), environ)
+    local = _local_spec(project, state, data_folder(environ))
+    target = LocalTarget(local, environ, early_worker)
 
     def reopen(other: Mapping[str, Any]) -> Context:
-        return open_context(config, environ=environ, cwd=cwd, flags=other)
+        return open_context(config, environ=environ, cwd=cwd, flags=other, early_worker=early_worker)
 
-    return Context(project, loaded.path, target, state, tuple(loaded.warnings), flags or {}, reopen)
+    warnings = tuple(loaded.warnings)
+    return Context(project, loaded.path, target, state, warnings, flags or {}, reopen, local, environ)
 
 
 def _local_spec(project: Project, state: Path, data: Path) -> LocalSpec:
@@ -77,5 +88,6 @@ def _local_spec(project: Project, state: Path, data: Path) -> LocalSpec:
         idle_stop_s=comfyui.idle_stop,
         boot_timeout_s=comfyui.boot_timeout,
         models=str(volumes["models"]),
+        version=comfyui.version,
     )
     return LocalSpec(state=state, engines=data / "engines", volumes=volumes, engine=wish)

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from comfymodal.targets.base import Setup
 
-__all__ = ["Desk", "Setup"]
+__all__ = ["Desk", "Question", "Setup"]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Something that cannot be taken back; the answer without a word is no."""
+
+    summary: str
+    details: tuple[str, ...]
+    ask: str
 
 
 class Desk(Protocol):
@@ -21,3 +31,6 @@ class Desk(Protocol):
 
     def agree(self, setup: Setup) -> bool:
         """Ask whether to go ahead with a setup. Raises `NotReadyError` where nobody can be asked."""
+
+    def confirm(self, question: Question) -> bool:
+        """Ask whether to do what cannot be taken back. Raises `NotReadyError` where nobody can be asked."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from comfymodal.errors import NotReadyError
 from comfymodal.jobs.contract import VERSION
+from comfymodal.operations.check import check_workflow, nodes_of_engine
 from comfymodal.operations.collect import require_writable
 from comfymodal.operations.context import Context
 from comfymodal.operations.desk import Desk
@@ -19,9 +20,9 @@ from comfymodal.operations.results import ChangeView, RenderPlan, RunReport
 from comfymodal.runs.ledger import Run
 from comfymodal.runs.names import new_run_id
 from comfymodal.targets.base import EngineFacts
-from comfymodal.workflow.check import check_graph, require_valid
+from comfymodal.workflow.check import require_valid
 from comfymodal.workflow.graph import Graph, Workflow, read_workflow
-from comfymodal.workflow.override import Overridden, Override, apply_overrides, parse_overrides
+from comfymodal.workflow.override import Overridden, Override, parse_overrides
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,13 +161,7 @@ def _prepare(request: RenderRequest, context: Context, desk: Desk) -> Prepared:
 def _checked(
     graph: Graph, overrides: tuple[Override, ...], context: Context, desk: Desk, *, allow_partial: bool
 ) -> Overridden:
-    classes = sorted({str(node["class_type"]) for node in graph.values()})
-    object_info = context.target.object_info(classes)
-    # The whole list of classes takes the server a while: ask only when a class is missing, for near matches.
-    known = () if len(object_info) == len(classes) else context.target.known_classes()
-    overridden = apply_overrides(graph, overrides, object_info=object_info)
-    uploaded = {upload.name for upload in overridden.uploads}
-    problems = check_graph(overridden.graph, object_info=object_info, uploaded=uploaded, known_classes=known)
+    overridden, problems = check_workflow(graph, overrides, nodes_of_engine(graph, context))
     # What the server may still render without is only said, when that was asked for; it refuses if nothing is left.
     blocking = [
         problem

@@ -95,3 +95,4 @@ class RunList:
 class RunCancelled:
     run: RunView
     was_active: bool
+    is_still_running: bool

@@ -52,13 +52,13 @@ def cancel_run(name: str, context: Context) -> RunCancelled:
     """Ask a run to stop and wait until it has; what is finished is kept for `runs fetch`."""
     run = _refresh(context.ledger.get(name), context)
     if not run.is_active:
-        return RunCancelled(run_view(run), was_active=False)
+        return RunCancelled(run_view(run), was_active=False, is_still_running=False)
     context.target.cancel(run.id, run.call_id or "")
     give_up_at = time.monotonic() + CANCEL_PATIENCE_S
     while run.is_active and time.monotonic() < give_up_at:
         time.sleep(context.target.look_every_s)
         run = _refresh(run, context)
-    return RunCancelled(run_view(run), was_active=True)
+    return RunCancelled(run_view(run), was_active=True, is_still_running=run.is_active)
 
 
 def _refresh(run: Run, context: Context) -> Run:

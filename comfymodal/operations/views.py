@@ -16,13 +16,14 @@ def run_view(run: Run) -> RunView:
         status=run.status,
         target=run.target,
         title=run.title,
-        created_at=_iso(run.created_at),
-        ended_at=None if run.ended_at is None else _iso(run.ended_at),
+        created_at=iso_time(run.created_at),
+        ended_at=None if run.ended_at is None else iso_time(run.ended_at),
         seconds=None if run.ended_at is None else round(max(0.0, run.ended_at - run.created_at), 3),
         phases=result.get("phases") or {},
         cost_usd=None,
     )
 
 
-def _iso(seconds: float) -> str:
+def iso_time(seconds: float) -> str:
+    """A clock's seconds as ISO 8601 in UTC."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from comfymodal.errors import NotReadyError
-from comfymodal.operations.desk import Setup
+from comfymodal.operations.desk import Question, Setup
 from comfymodal.output.envelope import dump
 from comfymodal.output.progress import Progress, now_s
 from comfymodal.output.screen import LiveScreen, PlainScreen, Screen, SilentScreen, Ticker, write_stderr
@@ -21,6 +21,7 @@ class TerminalDesk:
     def __init__(self, *, as_json: bool, as_events: bool, assume_yes: bool, is_quiet: bool) -> None:
         self.as_json = as_json
         self.as_events = as_events
+        self.is_quiet = is_quiet
         self.warnings: list[str] = []
         self._assume_yes = assume_yes
         self._progress = Progress(began_at=now_s())
@@ -58,18 +59,32 @@ class TerminalDesk:
 
     def agree(self, setup: Setup) -> bool:
         """Show what would be set up and ask. Raises `NotReadyError` when there is nobody to ask."""
+        self._present(setup.summary, setup.details)
+        unasked = NotReadyError(setup.summary, hint="run the same command with --yes to install it")
+        return self._ask("Install it?", default=True, unasked=unasked)
+
+    def confirm(self, question: Question) -> bool:
+        """Show what would be done and ask. Raises `NotReadyError` when there is nobody to ask."""
+        self._present(question.summary, question.details)
+        details = "; ".join(question.details)
+        unasked = NotReadyError(f"needs a yes: {question.summary} ({details})", hint="run the same command with --yes")
+        return self._ask(question.ask, default=False, unasked=unasked)
+
+    def _present(self, summary: str, details: tuple[str, ...]) -> None:
         self.close()
         if not self.as_events:
-            write_stderr(setup.summary)
-            for detail in setup.details:
+            write_stderr(summary)
+            for detail in details:
                 write_stderr(f"  {detail}")
+
+    def _ask(self, question: str, *, default: bool, unasked: NotReadyError) -> bool:
         if self._assume_yes:
             return True
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
-            raise NotReadyError(setup.summary, hint="run the same command with --yes to install it")
+            raise unasked
         import typer
 
-        return typer.confirm("Install it?", default=True, err=True)
+        return typer.confirm(question, default=default, err=True)
 
     def close(self) -> None:
         """Take the live line off the screen; the next event brings it back."""

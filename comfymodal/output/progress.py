@@ -24,8 +24,9 @@ class Meter:
         if total != self.total or done < self.done:
             self.readings.clear()
         self.done, self.total = done, total
-        self.readings = [reading for reading in self.readings if now - reading[0] < RATE_WINDOW_S]
-        self.readings.append((now, done))
+        # Steps of a video take longer than the window: the newest reading is kept, or there would never be two.
+        recent = [reading for reading in self.readings if now - reading[0] < RATE_WINDOW_S]
+        self.readings = [*(recent or self.readings[-1:]), (now, done)]
 
     @property
     def rate(self) -> float | None:
@@ -125,6 +126,10 @@ def _on_engine_ready(state: Progress, event: Mapping[str, Any], now: float) -> s
     return f"engine    {event.get('name')} started in {seconds_in_words(float(event['seconds']))} at {event.get('url')}"
 
 
+def _on_engine_ending(state: Progress, event: Mapping[str, Any], now: float) -> None:
+    state.enter("engine", now, f"{str(event['type']).removeprefix('engine_')} {event.get('name')}")
+
+
 def _on_engine(state: Progress, event: Mapping[str, Any], now: float) -> str:
     state.enter("check", now)
     return f"engine    ComfyUI {event.get('version')} on {event.get('device')} ({event.get('how')})"
@@ -182,6 +187,8 @@ _HANDLERS = {
     "engine_looking": _on_engine_looking,
     "engine_starting": _on_engine_starting,
     "engine_ready": _on_engine_ready,
+    "engine_stopping": _on_engine_ending,
+    "engine_removing": _on_engine_ending,
     "engine": _on_engine,
     "submitted": _on_submitted,
     "phase": _on_phase,

@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
 from comfymodal.output.progress import Progress, now_s
+from comfymodal.output.words import harmless
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -70,7 +71,7 @@ class LiveScreen:
         if self._live is None:
             write_stderr(line)
         else:
-            self._live.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._live.console.print(harmless(line), markup=False, highlight=False, soft_wrap=True)
 
     def draw(self, progress: Progress, now: float) -> None:
         if not progress.phase or now - self._began_at < LIVE_AFTER_S:
@@ -114,7 +115,7 @@ class Ticker:
 def write_stderr(line: str) -> None:
     """Print to stderr whatever the name of a file may contain."""
     encoding = sys.stderr.encoding or "utf-8"
-    sys.stderr.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    sys.stderr.write(harmless(line).encode(encoding, "backslashreplace").decode(encoding) + "\n")
     sys.stderr.flush()
 
 
@@ -131,7 +132,7 @@ def _line(progress: Progress, now: float, width: int) -> Text:
     for part in (progress.counts(), progress.position(), progress.text):
         if part:
             text.append("  ")
-            text.append(part)
+            text.append(harmless(part).replace("\n", " "))
     text.truncate(max(10, width - 1), overflow="ellipsis")
     return text
 

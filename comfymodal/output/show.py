@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from comfymodal.errors import ComfymodalError
 from comfymodal.operations.results import RunReport
 from comfymodal.output.desk import TerminalDesk
+from comfymodal.output.engine_tables import engine_table
 from comfymodal.output.envelope import build_envelope, build_error_envelope, dump
 from comfymodal.output.screen import write_stderr
 from comfymodal.output.tables import Rows, details_of, summary_of, table_of
+from comfymodal.output.words import harmless
 
 
 def show(result: Any, desk: TerminalDesk, *, command: Sequence[str], with_details: bool = False) -> None:
@@ -20,7 +22,7 @@ def show(result: Any, desk: TerminalDesk, *, command: Sequence[str], with_detail
     if desk.as_json or desk.as_events:
         _print_envelope(build_envelope(result, command=command, warnings=desk.warnings), as_events=desk.as_events)
         return
-    titles, rows = table_of(result)
+    titles, rows = engine_table(result) or table_of(result)
     if with_details:
         _print_table((), details_of(result))
         rows = rows if result.outputs or result.texts else []
@@ -28,7 +30,7 @@ def show(result: Any, desk: TerminalDesk, *, command: Sequence[str], with_detail
     if isinstance(result, RunReport):
         if result.error is not None:
             _write_error(result.error)
-        if not with_details:
+        if not with_details and not desk.is_quiet:
             write_stderr(summary_of(result))
 
 
@@ -40,9 +42,20 @@ def show_error(error: ComfymodalError, *, command: Sequence[str], as_json: bool,
         _write_error(error.to_dict())
 
 
+def show_stream(lines: Iterable[str]) -> None:
+    """Print lines as they come."""
+    for line in lines:
+        _print(line)
+
+
 def show_document(document: Any) -> None:
     """Print plain JSON that is an answer by itself."""
     _print(dump(document, indent=2))
+
+
+def show_lines(lines: Sequence[str]) -> None:
+    """Print an answer that is text already."""
+    _print("\n".join(lines))
 
 
 def open_output(report: RunReport) -> None:
@@ -67,7 +80,7 @@ def _print_table(titles: tuple[str, ...], rows: Rows) -> None:
     if not sys.stdout.isatty():
         # Other programs read this: tabs between columns, no titles, nothing cut or wrapped.
         for row in rows:
-            _print("\t".join(row))
+            _print("\t".join(harmless(cell) for cell in row))
         return
     from rich.console import Console
     from rich.table import Table
@@ -77,7 +90,7 @@ def _print_table(titles: tuple[str, ...], rows: Rows) -> None:
     for column in range(max(len(row) for row in rows)):
         table.add_column(titles[column] if titles else "", overflow="fold", no_wrap=False)
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(harmless(cell)) for cell in row))
     Console().print(table)
 
 

@@ -21,8 +21,9 @@ def table_of(result: Any) -> tuple[tuple[str, ...], Rows]:
     if isinstance(result, RenderPlan):
         return (), _plan_rows(result)
     if isinstance(result, RunCancelled):
-        word = "cancelled" if result.was_active else "had ended already:"
-        return (), [(f"run {result.run.id} {word} {'' if result.was_active else result.run.status}".strip(),)]
+        status = result.run.status
+        word = "was asked to stop and has not ended yet" if result.is_still_running else status
+        return (), [(f"run {result.run.id} {word if result.was_active else f'had ended already: {status}'}",)]
     if isinstance(result, ConfigShown):
         return ("setting", "value", "from"), [(row.key, _value(row.value), row.origin) for row in result.rows]
     if isinstance(result, ConfigValidated):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 
 def seconds_in_words(seconds: float) -> str:
-    if seconds < 10:
+    if seconds < 9.95:
         return f"{seconds:.1f} s"
-    if seconds < 60:
+    if seconds < 59.5:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
@@ -30,9 +30,9 @@ def shown_path(path: str) -> str:
     """Relative to the working directory where that is shorter."""
     try:
         relative = os.path.relpath(path)
-    except ValueError:
+    except (ValueError, OSError):  # another drive; a working directory that was deleted
         return path
-    return path if relative.startswith(os.pardir) else relative
+    return path if relative.split(os.sep)[0] == os.pardir else relative
 
 
 def count(number: int, noun: str) -> str:
@@ -42,3 +42,8 @@ def count(number: int, noun: str) -> str:
 def home_path(path: str) -> str:
     home = str(Path.home())
     return "~" + path[len(home) :] if path.startswith(home + os.sep) else path
+
+
+def harmless(text: str) -> str:
+    """Text from a file or a server without what would steer a terminal; line ends and tabs stay."""
+    return "".join(mark if mark in "\n\t" or mark.isprintable() else f"\\x{ord(mark):02x}" for mark in text)

@@ -129,6 +129,9 @@ Url = Annotated[
 Naming = Annotated[str, AfterValidator(check_naming)]
 
 
+EngineVersion = Annotated[str, *_matching(r"[0-9]+(\.[0-9A-Za-z+-]+)+", "a version of ComfyUI, for example 0.3.75")]
+
+
 class Config(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
@@ -176,6 +179,8 @@ class ComfyUI(Config):
     """ComfyUI installation to start when no server is running."""
     python: LocalPath | None = None
     """Python that starts the installation, usually the one of its virtual environment."""
+    version: EngineVersion | None = None
+    """Installed engine to use (`comfymodal engine status`); without it 0.3.75 when it is there, else the newest."""
     args: tuple[str, ...] = ()
     """Extra arguments for ComfyUI when it is started here, for example `--lowvram`."""
     discover: bool = True

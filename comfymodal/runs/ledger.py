@@ -5,10 +5,10 @@ Money, when it comes, is integer nanodollars. Times are Unix seconds.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,8 +69,11 @@ class Ledger:
             # Another command may hold the write lock for a moment.
             self._connection = sqlite3.connect(path, timeout=30.0, isolation_level=None)
             self._connection.row_factory = sqlite3.Row
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._migrate(path)
+            with contextlib.ExitStack() as opening:
+                opening.callback(self.close)
+                self._connection.execute("PRAGMA journal_mode=WAL")
+                self._migrate(path)
+                opening.pop_all()
         except (OSError, sqlite3.Error) as exc:
             raise NotReadyError(f"cannot use the ledger {path}: {exc}", hint="is its folder writable?") from exc
 
@@ -82,10 +85,10 @@ class Ledger:
             connection.execute(
                 "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
-                    *(run.id, run.kind, run.target, run.status, run.title, run.created_at),
+                    *(run.id, run.kind, run.target, run.status, _text(run.title), run.created_at),
                     *(run.ended_at, run.call_id, run.again_of),
-                    json.dumps(run.request, ensure_ascii=False),
-                    None if run.result is None else json.dumps(run.result, ensure_ascii=False),
+                    json.dumps(run.request),
+                    None if run.result is None else json.dumps(run.result),
                 ),
             )
 
@@ -99,7 +102,7 @@ class Ledger:
         with self._writing() as connection:
             connection.execute(
                 "UPDATE runs SET status = ?, ended_at = ?, result = ? WHERE id = ?",
-                (status, ended_at, json.dumps(result, ensure_ascii=False), run_id),
+                (status, ended_at, json.dumps(result), run_id),
             )
 
     def get(self, name: str) -> Run:
@@ -107,6 +110,7 @@ class Ledger:
         if name == "last":
             rows = self.newest(limit=1)
         else:
+            name = _text(name)
             pattern = name.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
             rows = self._rows("WHERE id LIKE ? ESCAPE '\\' ORDER BY id = ? DESC, id DESC LIMIT 3", (pattern, name))
         if not rows:
@@ -121,12 +125,13 @@ class Ledger:
         return self._rows("ORDER BY created_at DESC, id DESC LIMIT ?", (limit,))
 
     def _rows(self, clause: str, values: Sequence[Any]) -> list[Run]:
-        cursor = self._connection.execute(f"SELECT * FROM runs {clause}", values)
+        try:
+            rows = self._connection.execute(f"SELECT * FROM runs {clause}", values).fetchall()
+        except sqlite3.Error as exc:
+            raise NotReadyError(f"cannot read the ledger: {exc}") from exc
         return [
-            Run(
-                **{**row, "request": json.loads(row["request"]), "result": json.loads(row["result"] or "null")},
-            )
-            for row in cursor.fetchall()
+            Run(**{**row, "request": json.loads(row["request"]), "result": json.loads(row["result"] or "null")})
+            for row in rows
         ]
 
     def _migrate(self, path: Path) -> None:
@@ -141,13 +146,21 @@ class Ledger:
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
-    @contextmanager
+    @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         # IMMEDIATE takes the write lock before reading, so two processes never decide on the same state.
-        self._connection.execute("BEGIN IMMEDIATE")
         try:
+            self._connection.execute("BEGIN IMMEDIATE")
             yield self._connection
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as exc:
+            raise NotReadyError(f"cannot write to the ledger: {exc}", hint="is its disk full, or read-only?") from exc
+        finally:
+            # A full disk rolls back by itself.
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+
+
+def _text(text: str) -> str:
+    # A file name that is no valid Unicode cannot be stored as it is.
+    return text.encode("utf-8", "backslashreplace").decode()

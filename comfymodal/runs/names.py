@@ -24,7 +24,8 @@ def name_outputs(
 
     Template fields: those given, and `node_id title class_type index stem ext` of each output.
     """
-    taken: set[str] = set()
+    # The receipt lies beside them.
+    taken = {"receipt.json"}
     for index, output in enumerate(outputs):
         name = PurePosixPath(output["name"])
         values = {

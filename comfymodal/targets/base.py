@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 OnEvent = Callable[[Mapping[str, Any]], None]
 
@@ -26,6 +26,27 @@ class EngineFacts:
     device: str
     how: str
     url: str | None
+
+
+Freshness = Literal["current", "outdated", "unreachable"]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownNodes:
+    """All that an engine said about its nodes and its model files by folder, at `fetched_at` (Unix seconds).
+
+    `outdated`: nodes or files changed since, and it can be started to be asked; `unreachable`: it is not ours and
+    does not answer. `models_root` is where a missing model is to be put; None on somebody else's server.
+    """
+
+    comfyui_version: str
+    device: str
+    how: str
+    object_info: Mapping[str, Mapping[str, Any]]
+    model_files: Mapping[str, Sequence[str]]
+    models_root: str | None
+    fetched_at: float
+    freshness: Freshness
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +86,19 @@ class Target(Protocol):
 
     def known_classes(self) -> Sequence[str]:
         """Every node class; for near matches only, because it is slow."""
+
+    def model_files(self) -> Mapping[str, Sequence[str]]:
+        """Model files by folder; for hints only, because it is slow. Called after `engine_facts`."""
+
+    @property
+    def models_root(self) -> str | None:
+        """Where a missing model is to be put; None where that is not ours. Right after `engine_facts`."""
+
+    def known_nodes(self, *, may_ask: bool) -> KnownNodes | None:
+        """What is known of the engine's nodes, newest first, without starting anything; None when nothing is.
+
+        With `may_ask` an engine that runs is asked, unless what it said before still holds.
+        """
 
     def put_input(self, source: Path, name: str) -> None:
         """Bring a file into the inputs volume unless one of that (content-hashed) name is there."""

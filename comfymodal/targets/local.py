@@ -15,15 +15,16 @@ from comfymodal.errors import NotReadyError, OutputFolderError, TransferError
 from comfymodal.files import read_json, write_json
 from comfymodal.jobs.contract import MANIFEST_FILE, run_folder
 from comfymodal.jobs.manifest import read_results
-from comfymodal.processes import ProcessIdentity, spawn_module
-from comfymodal.targets.base import EngineFacts, Look, OnEvent, Setup
+from comfymodal.processes import ProcessIdentity
+from comfymodal.targets.base import EngineFacts, KnownNodes, Look, OnEvent, Setup
 from comfymodal.targets.local_call import (
     CALL_FILE,
     CONTROL_FILE,
     OUTCOME_FILE,
     SNAPSHOT_FILE,
-    WORKER_LOG_FILE,
 )
+from comfymodal.targets.local_setup import describe_install
+from comfymodal.targets.local_worker import EarlyWorker, start_worker
 from comfymodal.targets.spec import LocalSpec
 
 
@@ -33,8 +34,9 @@ class LocalTarget:
 
     spec: LocalSpec
     environ: Mapping[str, str]
+    early_worker: EarlyWorker | None = None
     name: str = "local"
-    look_every_s: float = 0.02
+    look_every_s: float = 0.01
     _engine: FoundEngine | None = field(default=None, init=False)
     _url: str | None = field(default=None, init=False)
 
@@ -45,16 +47,7 @@ class LocalTarget:
         if self._engine is not None:
             return None
         plan = plan_install(self.spec.engines)
-        return Setup(
-            summary=f"no ComfyUI found on this machine; install ComfyUI {plan.version}",
-            details=(
-                f"licence    {plan.licence}",
-                f"device     {'CPU' if plan.torch_build == 'cpu' else plan.torch_build.upper()} (PyTorch)",
-                f"download   about {plan.download_bytes / 1e9:.1f} GB, once",
-                f"disk       about {plan.disk_bytes / 1e9:.1f} GB in {plan.folder}",
-                "private    its own Python environment; nothing else on this machine changes",
-            ),
-        )
+        return describe_install(plan, f"no ComfyUI found on this machine; install ComfyUI {plan.version}")
 
     def set_up(self, on_event: OnEvent) -> None:
         from comfymodal.comfyui.install import install, plan_install
@@ -65,7 +58,7 @@ class LocalTarget:
     def engine_facts(self, on_event: OnEvent) -> EngineFacts:
         found = self._engine or self._find()
         if found is None:
-            raise NotReadyError("no ComfyUI on this machine", hint="comfymodal render installs one when asked to")
+            raise NotReadyError("no ComfyUI on this machine", hint="comfymodal engine install")
         self._engine = found
         if found.launch is not None:
             self._url = ensure_warm(found.launch, state=self.spec.state, on_event=on_event).url
@@ -78,6 +71,26 @@ class LocalTarget:
 
     def known_classes(self) -> Sequence[str]:
         return list(get_json(self._require_url(), "/object_info"))
+
+    def model_files(self) -> Mapping[str, Sequence[str]]:
+        from comfymodal.comfyui.catalog import fetch_models
+
+        return fetch_models(self._require_url())
+
+    @property
+    def models_root(self) -> str | None:
+        is_own = self._engine is not None and self._engine.launch is not None
+        return str(self.spec.volumes["models"]) if is_own else None
+
+    def known_nodes(self, *, may_ask: bool) -> KnownNodes | None:
+        from comfymodal.targets.local_nodes import nodes_of, nodes_of_server, nodes_without_engine
+
+        wish = self.spec.engine
+        if wish.url:
+            return nodes_of_server(wish.url, self.spec, how="comfyui.url", may_ask=may_ask)
+        if (found := self._find()) is not None:
+            return nodes_of(found, self.spec, may_ask=may_ask)
+        return nodes_without_engine(self.spec) if wish.discover else None
 
     def put_input(self, source: Path, name: str) -> None:
         stored = self.spec.volumes["inputs"] / name
@@ -107,10 +120,9 @@ class LocalTarget:
                     "engine": asdict(found),
                 },
             )
-            process = spawn_module("comfymodal.targets.local_place", [str(call)], log=call / WORKER_LOG_FILE)
+            identity = start_worker(call, self.early_worker)
         except OSError as exc:
             raise OutputFolderError(f"cannot write to {call}: {exc.strerror or exc}") from exc
-        identity = ProcessIdentity.of(process.pid) or ProcessIdentity(process.pid, 0.0)
         return f"{identity.pid}@{identity.created!r}"
 
     def look(self, run_id: str, call_id: str, *, after: int) -> Look:

@@ -1,11 +1,12 @@
 """The worker process of the local target: runs one job in a `LocalPlace`, then leaves its outcome behind.
 
-`python -m comfymodal.targets.local_place CALL_FOLDER`. It outlives the command that started it, so a closed
-terminal, a killed client and a second terminal are the same case as on Modal.
+`python -m comfymodal.targets.local_place [CALL_FOLDER]`; without one it waits for it on stdin. It outlives the
+command that started it, so a closed terminal, a killed client and a second terminal are the same case as on Modal.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -21,7 +22,7 @@ from comfymodal.errors import NotReadyError
 from comfymodal.files import append_json_line, read_json, write_json
 from comfymodal.jobs import render
 from comfymodal.jobs.contract import EVENTS_FILE, SNAPSHOT_EVENTS, Control, Engine, run_folder
-from comfymodal.targets.local_call import CALL_FILE, CONTROL_FILE, OUTCOME_FILE, SNAPSHOT_FILE
+from comfymodal.targets.local_call import CALL_FILE, CONTROL_FILE, OUTCOME_FILE, SNAPSHOT_FILE, WORKER_LOG_FILE
 
 DELIVER_EVERY_S = 0.05
 """Files on this machine cost nothing, so more often than the twice a second of a remote place."""
@@ -36,6 +37,9 @@ class ForeignEngine:
     url: str
 
     def death(self) -> str | None:
+        return None
+
+    def folder_of(self, kind: str) -> Path | None:
         return None
 
     def log_position(self) -> int:
@@ -63,7 +67,7 @@ class LocalPlace:
         self._control: Control | None = None
         self._control_read_at = 0.0
         self._wake = threading.Event()
-        self._is_closing = False
+        self._closing = threading.Event()
         self._deliverer = threading.Thread(target=self._deliver_for_ever, name="deliver", daemon=True)
         self._deliverer.start()
 
@@ -111,16 +115,16 @@ class LocalPlace:
 
     def close(self) -> None:
         """Deliver what is left."""
-        self._is_closing = True
+        self._closing.set()
         self._wake.set()
         self._deliverer.join()
 
     def _deliver_for_ever(self) -> None:
-        while not self._is_closing:
+        while not self._closing.is_set():
             self._wake.wait()
             self._wake.clear()
             self._deliver()
-            time.sleep(0 if self._is_closing else DELIVER_EVERY_S)
+            self._closing.wait(DELIVER_EVERY_S)
         self._deliver()
 
     def _deliver(self) -> None:
@@ -151,5 +155,24 @@ def main(call: Path) -> None:
     write_json(call / OUTCOME_FILE, outcome)
 
 
+def wait_for_call() -> None:
+    """Be ready before there is anything to do: import what a job needs, then read the call folder from stdin.
+
+    The command that started this process imports and checks meanwhile. When it ends without a call, so does this.
+    """
+    import aiohttp  # noqa: F401 - 0.15 s that nobody has to wait for
+
+    call = sys.stdin.readline().strip()
+    if not call:
+        return
+    log = os.open(Path(call) / WORKER_LOG_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(log, stream.fileno())
+    main(Path(call))
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    if len(sys.argv) > 1:
+        main(Path(sys.argv[1]))
+    else:
+        wait_for_call()

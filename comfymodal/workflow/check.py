@@ -47,7 +47,7 @@ def check_graph(
         problem = _cycle(graph, cycle)
         problems.append(problem if used.intersection(cycle) else _as_unused(problem))
     if not outputs and not unknown:
-        problems.append(_no_output(object_info))
+        problems.append(_no_output())
     return tuple(problems)
 
 
@@ -109,7 +109,7 @@ def _is_accepted(name: str, specs: Mapping[str, InputSpec], hidden: Container[st
 def _missing_input(place: Place, spec: InputSpec) -> Problem:
     default = spec.settings.get("default")
     target = f"{place.node_id}.{place.input_name}"
-    example = f"--set {target}={default}" if isinstance(default, int | float | str) else f"it takes {spec.type}"
+    example = f"set it: --set {target}={default}" if isinstance(default, int | float | str) else f"it takes {spec.type}"
     return place.problem("missing_input", "is required but not there", hint=example)
 
 
@@ -130,8 +130,7 @@ def _cycle(graph: Graph, cycle: tuple[str, ...]) -> Problem:
     return Place(graph, cycle[0]).problem("cycle", f"feeds itself: {' -> '.join(ring)}", hint="cut one of these links")
 
 
-def _no_output(object_info: ObjectInfo) -> Problem:
-    savers = sorted(name for name in object_info if name in ("PreviewImage", "SaveImage", "SaveVideo"))
+def _no_output() -> Problem:
     return Problem(
         kind="no_output",
         node_id="",
@@ -139,7 +138,7 @@ def _no_output(object_info: ObjectInfo) -> Problem:
         class_type="",
         input_name=None,
         message="no node of the workflow saves or shows anything, so the server has nothing to do",
-        hint=f"add an output node such as {' or '.join(savers) or 'SaveImage'}, and export the workflow again",
+        hint="add an output node such as SaveImage or PreviewImage, and export the workflow again",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
@@ -49,6 +50,31 @@ def find_nodes(argument: str, graph: Graph) -> NodeReference:
     if len(node_ids) > 1 and not match.is_all:
         raise _ambiguous(match, node_ids, rest)
     return NodeReference(node_ids=node_ids, rest=rest)
+
+
+def names_for_set(graph: Graph) -> dict[str, str]:
+    """Return for each node the name by which `--set` means it alone: its title, else its class, else its id.
+
+    Titles and classes that would need quotes, or could be read in two ways, are passed over.
+    """
+    titles = Counter(own_title(node) for node in graph.values())
+    classes = Counter(str(node["class_type"]) for node in graph.values())
+    dotted = [name for name in [*graph, *_titles(graph), *classes] if "." in name]
+    found: dict[str, str] = {}
+    for node_id, node in graph.items():
+        title, class_type = own_title(node), str(node["class_type"])
+        found[node_id] = node_id
+        if title and titles[title] == 1 and _is_plain(title, graph, dotted):
+            found[node_id] = title
+        elif classes[class_type] == 1 and not titles[class_type] and _is_plain(class_type, graph, dotted):
+            found[node_id] = class_type
+    return found
+
+
+def _is_plain(name: str, graph: Graph, dotted: list[str]) -> bool:
+    if name in graph or name.strip() != name or not name.isprintable() or name[0] in '"@-':
+        return False
+    return not set("=.[]") & set(name) and not any(other.startswith(f"{name}.") for other in dotted)
 
 
 def _require_node_part(argument: str) -> None:

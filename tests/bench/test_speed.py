@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from comfymodal.comfyui.install import EngineInstall, launch_argv
+from comfymodal.comfyui.engines import EngineInstall, launch_argv
 from comfymodal.comfyui.server import answers, free_port
 from comfymodal.jobs import render
 from comfymodal.jobs.contract import Engine

@@ -184,6 +184,48 @@ def test_engine_that_cannot_boot_says_why(lonely_cli: Cli) -> None:
     assert "unrecognized arguments: --no-such-flag" in done.error["message"]
 
 
+def test_two_clients_on_one_engine_get_their_own_outputs(cli: Cli) -> None:
+    colours = ("16711680", "65280", "255")
+    started = [
+        cli.start("render", WORKFLOWS / "image.json", "--set", f"Canvas.color={colour}", "--json") for colour in colours
+    ]
+    done = [finished(process) for process in started]
+    alone = [cli("render", WORKFLOWS / "image.json", "--set", f"Canvas.color={colour}", "--json") for colour in colours]
+
+    assert [one.code for one in done] == [0, 0, 0]
+    assert len({one.run["id"] for one in done}) == 3
+    assert [one.outputs[0]["sha256"] for one in done] == [one.outputs[0]["sha256"] for one in alone]
+
+
+def test_clock_that_jumps_neither_stops_nor_keeps_an_engine(lonely_cli: Cli) -> None:
+    (lonely_cli.cwd / "comfymodal.yaml").write_text("version: 1\ncomfyui: {idle_stop: 4s}\n")
+    assert lonely_cli("render", WORKFLOWS / "image.json").code == 0
+    note = lonely_cli.engine_file
+    used = note.with_name("used")
+    for day in (-1, 365):
+        # As if the clock had been set back or ahead since the engine was used last.
+        os.utime(used, (time.time() + day * 86400,) * 2)
+        time.sleep(1.5)
+        assert note.exists()
+    assert lonely_cli("render", WORKFLOWS / "image.json").code == 0
+    wait_until(lambda: not note.exists(), timeout_s=30)
+
+
+def test_interrupted_fetch_goes_on_and_leaves_nothing_beside_the_outputs(cli: Cli) -> None:
+    rendered = cli("render", WORKFLOWS / "batch_preview.json", "--json")
+    wanted = sorted(Path(output["path"]).name for output in rendered.outputs)
+    for delay_s in (0.15, 0.2, 0.25, 0.3, 0.35):
+        process = cli.start("runs", "fetch", rendered.run["id"], "--out", "fetched")
+        time.sleep(delay_s)
+        process.kill()
+        process.communicate()
+    fetched = cli("runs", "fetch", rendered.run["id"], "--out", "fetched", "--json")
+
+    assert fetched.code == 0
+    assert [output["sha256"] for output in fetched.outputs] == [output["sha256"] for output in rendered.outputs]
+    assert sorted(path.name for path in (cli.cwd / "fetched").glob("*.png")) == wanted
+
+
 def wait_for_event(process: subprocess.Popen[str], kind: str) -> dict[str, Any]:
     assert process.stdout is not None
     for line in process.stdout:

@@ -11,15 +11,8 @@ from typing import Any
 
 import pytest
 
-from comfymodal.comfyui.install import (
-    ENGINE_VERSION,
-    EngineInstall,
-    InstallPlan,
-    find_install,
-    install,
-    launch_argv,
-    plan_install,
-)
+from comfymodal.comfyui.engines import ENGINE_VERSION, EngineInstall, find_install, launch_argv
+from comfymodal.comfyui.install import InstallPlan, install, plan_install
 from comfymodal.errors import NotReadyError
 
 DESCRIPTION = {

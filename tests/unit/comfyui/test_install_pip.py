@@ -43,7 +43,7 @@ def test_settings_that_move_an_install_are_dropped_and_those_that_find_packages_
         "__PYVENV_LAUNCHER__": "/python",
         "TMPDIR": "/tmp",
     }
-    own = {"PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"}
+    own = {"PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1", "GIT_TERMINAL_PROMPT": "0"}
     scratch = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(tmp_path))
     assert clean_environment(kept | dropped, scratch=tmp_path) == kept | own | scratch
 

@@ -42,7 +42,7 @@ def test_without_a_file_everything_has_a_default(tmp_path: Path) -> None:
     assert settings.volumes.inputs.path is None
     assert settings.comfyui.model_dump() == {
         **{"url": None, "path": None, "python": None, "args": (), "discover": True},
-        **{"idle_stop": 900.0, "boot_timeout": 600.0},
+        **{"version": None, "idle_stop": 900.0, "boot_timeout": 600.0},
     }
     assert settings.render.output_dir == tmp_path / "outputs"
     assert settings.render.naming == "{stem}{ext}"

@@ -59,6 +59,9 @@ V = "version: 1\n"
          "or a number of seconds", None),
         (V + "comfyui: {boot_timeout: never}\n", "2:25: comfyui.boot_timeout: must be a duration: 90s, 15m, 2h, 1d, "
          "1h30m or a number of seconds", None),
+        (V + "comfyui: {version: 0.4}\n", "2:20: comfyui.version: must be text, not 0.4", "put quotes around it"),
+        (V + "comfyui: {version: latest}\n", "2:20: comfyui.version: must be a version of ComfyUI, for example 0.3.75",
+         None),
         (V + "comfyui: {url: localhost:8188}\n", "2:16: comfyui.url: must be an http:// or https:// address with a "
          "host, for example http://127.0.0.1:8188", None),
         (V + "comfyui: {url: 'http://me:pw@h'}\n", "2:16: comfyui.url: must not contain a user name or password: "

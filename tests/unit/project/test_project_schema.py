@@ -51,7 +51,8 @@ def test_places_and_keys_come_from_the_models() -> None:
     ]
     kinds = leaves()
     assert kinds["version"] == kinds["comfyui.idle_stop"] == kinds["comfyui.discover"] == "scalar"
-    assert kinds["project"] == kinds["target"] == kinds["comfyui.url"] == kinds["render.naming"] == "text"
+    texts = ("project", "target", "comfyui.url", "comfyui.version", "render.naming")
+    assert {kinds[key] for key in texts} == {"text"}
     assert kinds["comfyui.python"] == kinds["render.output_dir"] == "path"
     assert kinds["comfyui.args"] == "list"
 

@@ -120,7 +120,7 @@ def test_a_missing_input_names_the_default() -> None:
     problems = check(graph)
     assert blocking(problems) == [("missing_input", "3", "model"), ("missing_input", "3", "steps")]
     assert problems[0].hint == "it takes MODEL"
-    assert problems[1].hint == "--set 3.steps=20"
+    assert problems[1].hint == "set it: --set 3.steps=20"
 
 
 def test_optional_and_hidden_inputs_may_be_there_or_not() -> None:
