@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from comfymodal.comfyui.client import get_json, get_lists
+from comfymodal.comfyui.ask import get_json, get_lists
 from comfymodal.comfyui.fingerprint import engine_signature, files_digest, input_folder
 from comfymodal.comfyui.server import Launch
 from comfymodal.errors import ServiceError

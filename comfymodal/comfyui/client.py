@@ -1,4 +1,4 @@
-"""All HTTP and WebSocket traffic with a ComfyUI server; knows the protocol, decides nothing.
+"""A job's HTTP and WebSocket traffic with a ComfyUI server; knows the protocol, decides nothing.
 
 Facts about the protocol were measured on ComfyUI 0.3.64 and 0.3.75 and read in the sources up to 0.38.
 """
@@ -7,32 +7,23 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import http.client
 import json
 import os
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import urlencode
 
-from comfymodal.errors import ServiceError, TransferError
+from comfymodal.comfyui.ask import ANSWER_TIMEOUT_S, UnreachableError, parse_object, unexpected
+from comfymodal.errors import TransferError
 
 if TYPE_CHECKING:
     import aiohttp
 
-ANSWER_TIMEOUT_S = 60.0
-"""ComfyUI answers in milliseconds, but Python may hold its lock for many seconds while a model loads."""
-
 CHUNK_BYTES = 1 << 20
 MAX_MESSAGE_BYTES = 256 << 20
 RECONNECT_DELAYS_S = (0.05, 0.2, 0.5, 1.0, 2.0)
-
-
-class UnreachableError(ServiceError):
-    """The server did not answer at all: refused, reset, or timed out."""
-
-    code = "unreachable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +73,8 @@ class ComfyClient:
         async with self._request("POST", "/prompt", json=body) as response:
             text = await _text_of(response)
             if response.status not in (200, 400):
-                raise _unexpected("POST /prompt", response.status, text)
-            return Reply(response.status, _parse_object(text, "POST /prompt"))
+                raise unexpected("POST /prompt", response.status, text)
+            return Reply(response.status, parse_object(text, "POST /prompt"))
 
     async def history(self, prompt_id: str) -> Mapping[str, Any] | None:
         """The finished prompt's entry; None while it is queued, running or unknown: the server does not say which."""
@@ -130,8 +121,8 @@ class ComfyClient:
                         hint="start ComfyUI with a larger --max-upload-size (MB)",
                     )
                 if response.status != 200:
-                    raise _unexpected("POST /upload/image", response.status, text)
-        stored = _parse_object(text, "POST /upload/image")
+                    raise unexpected("POST /upload/image", response.status, text)
+        stored = parse_object(text, "POST /upload/image")
         if stored.get("name") != name:
             raise TransferError(f"the server stored {subfolder}/{name} under another name: {stored.get('name')}")
 
@@ -210,13 +201,13 @@ class ComfyClient:
         async with self._request("GET", path) as response:
             text = await _text_of(response)
             if response.status != 200:
-                raise _unexpected(f"GET {path}", response.status, text)
-            return _parse_object(text, f"GET {path}")
+                raise unexpected(f"GET {path}", response.status, text)
+            return parse_object(text, f"GET {path}")
 
     async def _post(self, path: str, body: Mapping[str, Any]) -> None:
         async with self._request("POST", path, json=body) as response:
             if response.status != 200:
-                raise _unexpected(f"POST {path}", response.status, await _text_of(response))
+                raise unexpected(f"POST {path}", response.status, await _text_of(response))
 
     @contextlib.asynccontextmanager
     async def _request(self, method: str, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -237,97 +228,9 @@ class ComfyClient:
         return self._session
 
 
-def get_json(url: str, path: str, *, timeout_s: float = ANSWER_TIMEOUT_S) -> Mapping[str, Any]:
-    """One blocking GET without aiohttp, whose import costs more than a whole render.
-
-    Raises `UnreachableError`, and `ServiceError` for anything but a JSON object.
-    """
-    with _connection(url, timeout_s) as connection:
-        return _get_json(connection, url, path)
-
-
-def get_object_info(url: str, class_types: Sequence[str]) -> dict[str, Mapping[str, Any]]:
-    """`/object_info` entries of these classes over one connection; classes the server does not know are absent.
-
-    The whole of it is 350 kB and takes the server 0.16 s; a class takes 1 ms.
-    """
-    found: dict[str, Mapping[str, Any]] = {}
-    with _connection(url, ANSWER_TIMEOUT_S) as connection:
-        for class_type in class_types:
-            entry = _get_json(connection, url, f"/object_info/{_quoted(class_type)}").get(class_type)
-            if isinstance(entry, dict):
-                found[class_type] = entry
-    return found
-
-
-def get_lists(url: str, paths: Sequence[str]) -> list[list[Any] | None]:
-    """JSON lists over one connection; None for what the server does not have, or has no list for.
-
-    Raises `UnreachableError`.
-    """
-    found: list[list[Any] | None] = []
-    with _connection(url, ANSWER_TIMEOUT_S) as connection:
-        for path in paths:
-            status, text = _get_text(connection, url, path)
-            try:
-                value = json.loads(text) if status == 200 else None
-            except (ValueError, RecursionError):
-                value = None
-            found.append(value if isinstance(value, list) else None)
-    return found
-
-
-@contextlib.contextmanager
-def _connection(url: str, timeout_s: float) -> Iterator[http.client.HTTPConnection]:
-    try:
-        parts = urlsplit(url)
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        connection = kind(parts.hostname or "", parts.port, timeout=timeout_s)
-    except (ValueError, http.client.HTTPException) as exc:
-        raise UnreachableError(f"{url} is no address: {exc}") from exc
-    try:
-        yield connection
-    finally:
-        connection.close()
-
-
-def _get_json(connection: http.client.HTTPConnection, url: str, path: str) -> Mapping[str, Any]:
-    status, text = _get_text(connection, url, path)
-    if status != 200:
-        raise _unexpected(f"GET {path}", status, text)
-    return _parse_object(text, f"GET {path}")
-
-
-def _get_text(connection: http.client.HTTPConnection, url: str, path: str) -> tuple[int, str]:
-    try:
-        connection.request("GET", urlsplit(url).path + path)
-        response = connection.getresponse()
-        text = response.read().decode("utf-8", "replace")
-    except (OSError, http.client.HTTPException, UnicodeError) as exc:
-        # UnicodeError: a host name that no name server can be asked for.
-        raise UnreachableError(f"GET {url}{path}: {exc or type(exc).__name__}") from exc
-    return response.status, text
-
-
-def _quoted(segment: str) -> str:
-    return quote(segment, safe="")
-
-
 async def _text_of(response: aiohttp.ClientResponse) -> str:
     # `response.text()` raises what no caller expects for bytes that are no UTF-8.
     return (await response.read()).decode("utf-8", "replace")
-
-
-def _parse_object(text: str, what: str) -> Mapping[str, Any]:
-    try:
-        body = json.loads(text)
-    except (ValueError, RecursionError) as exc:
-        raise ServiceError(
-            f"{what} was not answered with JSON: {text[:120]!r}", hint="is that address a ComfyUI server?"
-        ) from exc
-    if not isinstance(body, dict):
-        raise ServiceError(f"{what} was not answered with a JSON object: {text[:120]!r}")
-    return body
 
 
 def _parse_message(text: str) -> Message | None:
@@ -343,12 +246,6 @@ def _parse_message(text: str) -> Message | None:
         return None
     data = body.get("data")
     return Message(body["type"], data if isinstance(data, dict) else {})
-
-
-def _unexpected(what: str, status: int, text: str) -> ServiceError:
-    return ServiceError(
-        f"{what} was answered with HTTP {status}: {text.strip()[:200] or 'nothing'}", hint="see the server's log"
-    )
 
 
 def _ids(items: object) -> frozenset[str]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from comfymodal.comfyui.client import get_json
+from comfymodal.comfyui.ask import get_json
 from comfymodal.comfyui.engines import ENGINE_VERSION, EngineInstall, choose_install, launch_argv, list_installs
 from comfymodal.comfyui.server import Launch, answers
 from comfymodal.errors import NotReadyError, ServiceError

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from comfymodal.comfyui.client import get_json
+from comfymodal.comfyui.ask import get_json
 from comfymodal.comfyui.supervisor import ENGINE_FILE, LAUNCH_FILE, LOG_FILE, USED_FILE
 from comfymodal.errors import ServiceError
 from comfymodal.files import read_json

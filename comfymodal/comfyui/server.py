@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from comfymodal.comfyui.client import UnreachableError, get_json
+from comfymodal.comfyui.ask import UnreachableError, get_json
 from comfymodal.errors import ServiceError
 from comfymodal.files import write_text
 

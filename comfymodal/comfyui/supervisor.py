@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from comfymodal.comfyui.client import get_json
+from comfymodal.comfyui.ask import get_json
 from comfymodal.comfyui.server import Launch, answers, build_argv, free_port, last_lines, read_from, start
 from comfymodal.errors import ServiceError
 from comfymodal.files import read_json, write_json

@@ -10,15 +10,16 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
-from comfymodal.comfyui.client import ComfyClient, Message, UnreachableError
-from comfymodal.comfyui.outputs import FileReference, Finished, copy_file, read_history, safe_name
+from comfymodal.comfyui.ask import UnreachableError
+from comfymodal.comfyui.client import ComfyClient, Message
+from comfymodal.comfyui.outputs import read_history
 from comfymodal.comfyui.refusals import explain_node_error, explain_refusal
-from comfymodal.errors import ComfymodalError, EngineDiedError, RunFailedError, TransferError
+from comfymodal.errors import ComfymodalError, EngineDiedError, RunFailedError
 from comfymodal.jobs.contract import Engine, Place
-from comfymodal.jobs.manifest import OUTPUTS_FOLDER, Manifest
+from comfymodal.jobs.keep import Keeper, title_of
+from comfymodal.jobs.manifest import Manifest
 
 QUEUE_AHEAD = 8
 """Enough that the server never waits for us, few enough that a stop takes little off its queue."""
@@ -149,7 +150,7 @@ class Follower:
                     "type": "node",
                     "prompt": prompt.index,
                     "node_id": node_id,
-                    "title": _title(prompt.graph, node_id),
+                    "title": title_of(prompt.graph, node_id),
                     "done": len(prompt.done),
                     "total": len(prompt.graph),
                 }
@@ -246,56 +247,21 @@ class Follower:
             return
         self.place.emit({"type": "prompt_saving", "prompt": prompt.index})
         finished = read_history(entry)
-        outputs, error = await self._keep(prompt, finished)
+        keeper = Keeper(self.engine, self.client, self.manifest.folder, self._patiently)
+        outputs, error = await keeper.keep(
+            finished.files, prompt=prompt.index, graph=prompt.graph, with_temporary=bool(self.job.get("keep_temporary"))
+        )
         status = "failed" if error else finished.ending
         if finished.error is not None:
             node_id = str(finished.error.get("node_id") or "?")
-            error = explain_node_error(finished.error, _title(prompt.graph, node_id))
+            error = explain_node_error(finished.error, title_of(prompt.graph, node_id))
         elif prompt.node_errors and error is None:
             error = explain_refusal({"node_errors": prompt.node_errors}, prompt.graph)
         texts = [
-            {"node_id": text.node_id, "title": _title(prompt.graph, text.node_id), "text": text.text}
+            {"node_id": text.node_id, "title": title_of(prompt.graph, text.node_id), "text": text.text}
             for text in finished.texts
         ]
         self._finish_posted(prompt, status, error=error, outputs=outputs, texts=texts, is_cached=finished.is_cached)
-
-    async def _keep(self, prompt: Posted, finished: Finished) -> tuple[list[dict[str, Any]], ComfymodalError | None]:
-        outputs: list[dict[str, Any]] = []
-        for number, file in enumerate(finished.files):
-            if file.is_temporary and not self.job.get("keep_temporary"):
-                continue
-            try:
-                outputs.append(await self._download(prompt, file, number))
-            except TransferError as exc:
-                return outputs, exc
-        return outputs, None
-
-    async def _download(self, prompt: Posted, file: FileReference, number: int) -> dict[str, Any]:
-        # Named by place in the job, so that a second attempt writes the same file, and never by the server's folder.
-        name = f"{prompt.index:05d}-{safe_name(file.node_id)[:12]}-{number:03d}-{safe_name(file.filename)}"
-        path = self.manifest.folder / OUTPUTS_FOLDER / name
-        size_bytes, sha256 = await self._bring(file, path)
-        return {
-            "node_id": file.node_id,
-            "title": _title(prompt.graph, file.node_id),
-            "class_type": str(prompt.graph.get(file.node_id, {}).get("class_type", "")),
-            "kind": file.kind,
-            "file": f"{OUTPUTS_FOLDER}/{name}",
-            "name": safe_name(file.filename),
-            "size_bytes": size_bytes,
-            "sha256": sha256,
-            "is_temporary": file.is_temporary,
-        }
-
-    async def _bring(self, file: FileReference, path: Path) -> tuple[int, str]:
-        # Reading a file takes the server 2 ms less than serving it, and the next prompt is waiting for the server.
-        folder = self.engine.folder_of(file.type)
-        if folder is not None:
-            # In a thread: a long video must not keep the WebSocket waiting.
-            copied = await asyncio.to_thread(copy_file, file, folder, path)
-            if copied is not None:
-                return copied
-        return await self._patiently(partial(self.client.download, file.to_query(), path))
 
     async def _obey(self) -> None:
         if not self.is_stopping:
@@ -365,13 +331,6 @@ class Follower:
     def _raise_if_dead(self) -> None:
         if (death := self.engine.death()) is not None:
             raise EngineDiedError(death, hint=f"render again: comfymodal runs again {self.job['run_id']}")
-
-
-def _title(graph: Mapping[str, Any], node_id: str) -> str:
-    node = graph.get(node_id) or {}
-    meta = node.get("_meta")
-    title = meta.get("title") if isinstance(meta, dict) else None
-    return str(title or node.get("class_type") or node_id)
 
 
 def _number(value: object) -> float:

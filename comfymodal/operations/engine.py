@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from comfymodal.comfyui.client import get_json
+from comfymodal.comfyui.ask import get_json
 from comfymodal.comfyui.find import FoundEngine, find_engine
 from comfymodal.comfyui.logs import follow_lines, read_last
 from comfymodal.comfyui.running import Doing, RunningEngine, ask, list_running, read_running

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from comfymodal.comfyui.client import get_json, get_object_info
+from comfymodal.comfyui.ask import get_json, get_object_info
 from comfymodal.comfyui.find import FoundEngine, find_engine
 from comfymodal.comfyui.warm import ensure_warm
 from comfymodal.errors import NotReadyError, OutputFolderError, TransferError

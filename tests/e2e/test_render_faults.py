@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from comfymodal.comfyui.client import get_json
+from comfymodal.comfyui.ask import get_json
 from tests.conftest import WORKFLOWS, Cli, Done
 from tests.doubles.fault_proxy import FaultProxy, fault_proxy
 

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from comfymodal.comfyui.client import ComfyClient, Message, UnreachableError, get_json, get_object_info
+from comfymodal.comfyui.ask import UnreachableError, get_json, get_object_info
+from comfymodal.comfyui.client import ComfyClient, Message
 from comfymodal.errors import ServiceError, TransferError
 from tests.doubles.comfy_nonsense import ANSWERS, nonsense_server
 from tests.doubles.serving import serve
