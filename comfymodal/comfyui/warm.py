@@ -141,14 +141,17 @@ def _start_once(launch: Launch, folder: Path, on_event: OnEvent) -> WarmEngine:
 
 def _start(launch: Launch, folder: Path, on_event: OnEvent) -> WarmEngine:
     began = time.monotonic()
-    supervisor = _living_supervisor(folder)
-    if supervisor is None:
-        supervisor = _spawn_supervisor(launch, folder)
+    supervisor, is_ours = _living_supervisor(folder), False
     on_event({"type": "engine_starting", "name": launch.name, "log": str(folder / LOG_FILE)})
     while (engine := find_warm(folder)) is None:
         seconds = time.monotonic() - began
-        if not supervisor.is_alive() or seconds > launch.boot_timeout_s + STOP_PATIENCE_S:
+        if seconds > launch.boot_timeout_s + STOP_PATIENCE_S:
             raise _boot_failure(folder, launch, seconds=seconds)
+        if supervisor is None or not supervisor.is_alive():
+            # One that was there before may have been on its way out, because its engine had just died.
+            if is_ours:
+                raise _boot_failure(folder, launch, seconds=seconds)
+            supervisor, is_ours = _spawn_supervisor(launch, folder), True
         time.sleep(0.05)
     on_event({"type": "engine_ready", "name": launch.name, "url": engine.url, "seconds": time.monotonic() - began})
     return engine

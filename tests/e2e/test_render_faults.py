@@ -156,6 +156,16 @@ def test_engine_killed_in_the_middle_is_named_and_the_next_render_works(lonely_c
     assert (again.code, again.run["status"]) == (0, "succeeded")
 
 
+def test_command_right_after_the_engine_was_killed_starts_another(lonely_cli: Cli) -> None:
+    assert lonely_cli("render", WORKFLOWS / "image.json").code == 0
+    for delay_s in (0.0, 0.2):
+        os.kill(json.loads(lonely_cli.engine_file.read_text())["process"]["pid"], signal.SIGKILL)
+        # Its supervisor may not have noticed yet.
+        time.sleep(delay_s)
+        done = lonely_cli("render", WORKFLOWS / "image.json", "--json")
+        assert done.code == 0, done.stdout
+
+
 def test_engine_stops_when_idle_and_a_stale_pid_file_is_survived(lonely_cli: Cli) -> None:
     (lonely_cli.cwd / "comfymodal.yaml").write_text("version: 1\ncomfyui: {idle_stop: 2s}\n")
     first = lonely_cli("render", WORKFLOWS / "image.json", "--json")
