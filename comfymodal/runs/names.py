@@ -62,7 +62,7 @@ def media_type_of(path: Path) -> str:
         found = puremagic.magic_file(str(path))
     except (puremagic.PureError, OSError, ValueError):
         found = []
-    by_content = [match.mime_type for match in found if match.mime_type]
+    by_content = [match.mime_type for match in found if match.mime_type not in ("", "application/octet-stream")]
     # Containers share signatures (WebM and Matroska, MP4 and QuickTime): the extension chooses among the candidates.
     if guessed in by_content or (guessed and not by_content):
         return str(guessed)

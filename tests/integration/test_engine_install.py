@@ -8,9 +8,11 @@ from __future__ import annotations
 import errno
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +109,24 @@ def test_a_killed_install_goes_on_at_every_point(tmp_path: Path, recipe: Package
     install(a_plan(engines), on_event=events.append, recipe=recipe)
     assert "environment" not in steps_of(events)
     assert_complete(engines)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+def test_an_install_killed_at_random_moments_goes_on(tmp_path: Path, recipe: PackageRecipe) -> None:
+    chance, kills, left = random.Random(int(os.environ.get("SEED", "20261121"))), 0, 40
+    while left:
+        engines = tmp_path / f"engines-{left}"
+        for _ in range(min(left, chance.randint(1, 4))):
+            with installing(engines, recipe) as process:
+                time.sleep(chance.uniform(0.1, 8.0))
+                kills += process.poll() is None
+                process.kill()
+            left -= 1
+        install(a_plan(engines), on_event=lambda event: None, recipe=recipe)
+        assert_complete(engines)
+    print(f"\n{kills} kills")
 
 
 def test_two_installs_at_once_make_one(tmp_path: Path, recipe: PackageRecipe) -> None:

@@ -137,7 +137,14 @@ def test_an_input_set_twice_is_a_usage_error(arguments: list[str]) -> None:
 
 @pytest.mark.parametrize(
     ("text", "where"),
-    [("", ":1:1"), ("[1,", ":1:4"), ("cat", ":1:1"), ("NaN", "NaN"), ('{"a":1,"a":2}', "twice"), ("[" * 5000, "deep")],
+    [
+        ("", ":1:1"),
+        ("[1,", ":1:4"),
+        ("cat", ":1:1"),
+        ("NaN", "NaN"),
+        ('{"a":1,"a":2}', "twice"),
+        ("[" * 5000 + "]" * 5000, "deep"),
+    ],
     ids=lambda text: text[:12],
 )
 def test_broken_json_after_colon_equals_is_refused_with_its_place(text: str, where: str) -> None:
