@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from comfymodal.comfyui.engines import EngineInstall, find_install
-from comfymodal.comfyui.install import install, plan_install
+from comfymodal.comfyui.install.engine import install, plan_install
 from comfymodal.comfyui.warm import stop_warm
 from comfymodal.project.folders import data_folder
 

@@ -14,9 +14,9 @@ from comfymodal.operations.results import OutputFile, OutputText
 from comfymodal.runs.ledger import Run
 from comfymodal.runs.names import media_type_of, name_outputs
 from comfymodal.targets.base import OnEvent, Target
+from comfymodal.workflow.check_values import MODEL_EXTENSIONS
 
 RECEIPT_FILE = "receipt.json"
-MODEL_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pt2", ".bin", ".pth", ".pkl", ".sft", ".gguf", ".onnx")
 
 
 def require_writable(folder: Path) -> None:
@@ -168,7 +168,7 @@ def _seeds(prompts: list[Mapping[str, Any]]) -> dict[str, int]:
 
 def _model_names(graph: Mapping[str, Any]) -> list[str]:
     values = (value for node in graph.values() for value in node.get("inputs", {}).values())
-    return [value for value in values if isinstance(value, str) and value.lower().endswith(MODEL_SUFFIXES)]
+    return [value for value in values if isinstance(value, str) and value.lower().endswith(MODEL_EXTENSIONS)]
 
 
 def _sha256(path: Path) -> str:

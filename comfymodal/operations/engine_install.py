@@ -17,7 +17,8 @@ from comfymodal.comfyui.engines import (
     pids_using,
     remove_folders,
 )
-from comfymodal.comfyui.install import WAITING, InstallPlan, install, plan_install
+from comfymodal.comfyui.install.engine import WAITING, install, plan_install
+from comfymodal.comfyui.install.plan import InstallPlan
 from comfymodal.errors import CancelledError, NotFoundError, NotReadyError, UsageError
 from comfymodal.operations.context import Context
 from comfymodal.operations.desk import Desk, Question
@@ -142,7 +143,7 @@ def _plan(request: InstallRequest, context: Context, desk: Desk) -> InstallPlan:
     desk.event({"type": "install", "step": "plan", "message": "finding out what is needed"})
     version = _normal(request.version) if request.version else None
     if request.is_git:
-        from comfymodal.comfyui.install_git import OFFICIAL, plan_git_install
+        from comfymodal.comfyui.install.git import OFFICIAL, plan_git_install
 
         repository = request.repository or OFFICIAL
         return plan_git_install(context.local.engines, version=version, repository=repository)

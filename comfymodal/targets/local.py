@@ -41,7 +41,7 @@ class LocalTarget:
     _url: str | None = field(default=None, init=False)
 
     def needed_setup(self) -> Setup | None:
-        from comfymodal.comfyui.install import plan_install
+        from comfymodal.comfyui.install.engine import plan_install
 
         self._engine = self._find()
         if self._engine is not None:
@@ -50,7 +50,7 @@ class LocalTarget:
         return describe_install(plan, f"no ComfyUI found on this machine; install ComfyUI {plan.version}")
 
     def set_up(self, on_event: OnEvent) -> None:
-        from comfymodal.comfyui.install import install, plan_install
+        from comfymodal.comfyui.install.engine import install, plan_install
 
         install(plan_install(self.spec.engines), on_event=on_event)
         self._engine = self._find()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from comfymodal.targets.base import Setup
 
 if TYPE_CHECKING:
-    from comfymodal.comfyui.install import InstallPlan
+    from comfymodal.comfyui.install.plan import InstallPlan
 
 
 def describe_install(plan: InstallPlan, summary: str) -> Setup:

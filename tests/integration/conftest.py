@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from comfymodal.comfyui.install_package import ENGINE
+from comfymodal.comfyui.install.package import ENGINE
 from tests.doubles.wheels import fill_shelf
 
 

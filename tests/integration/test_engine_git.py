@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from comfymodal.comfyui.engines import find_install, launch_argv, list_installs, partial_of
-from comfymodal.comfyui.install import install
-from comfymodal.comfyui.install_git import plan_git_install
+from comfymodal.comfyui.install.engine import install
+from comfymodal.comfyui.install.git import plan_git_install
 from comfymodal.errors import NotFoundError, NotReadyError, ServiceError
 from tests.conftest import WORKFLOWS, Cli
 from tests.doubles.wheels import MAIN

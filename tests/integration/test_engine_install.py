@@ -19,8 +19,9 @@ from typing import Any
 import pytest
 
 from comfymodal.comfyui.engines import ENGINE_VERSION, find_install, launch_argv
-from comfymodal.comfyui.install import InstallPlan, install
-from comfymodal.comfyui.install_package import ENGINE, PackageRecipe
+from comfymodal.comfyui.install.engine import install
+from comfymodal.comfyui.install.package import ENGINE, PackageRecipe
+from comfymodal.comfyui.install.plan import InstallPlan
 from comfymodal.errors import NotReadyError, ServiceError
 from tests.doubles.wheels import MAIN, write_wheel
 
@@ -82,8 +83,9 @@ def installing(engines: Path, recipe: PackageRecipe) -> subprocess.Popen[str]:
     """An install in a process of its own that prints its events."""
     code = (
         "import json, sys; from pathlib import Path\n"
-        "from comfymodal.comfyui.install import InstallPlan, install\n"
-        "from comfymodal.comfyui.install_package import PackageRecipe\n"
+        "from comfymodal.comfyui.install.engine import install\n"
+        "from comfymodal.comfyui.install.plan import InstallPlan\n"
+        "from comfymodal.comfyui.install.package import PackageRecipe\n"
         "engines, pip, packages, source, *rest = sys.argv[1:]\n"
         "recipe = PackageRecipe(Path(pip), Path(packages), Path(source), tuple(json.loads(rest[0])),\n"
         "                       rest[1], tuple(json.loads(rest[2])))\n"

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from comfymodal.comfyui.engines import ENGINE_VERSION, EngineInstall, find_install, launch_argv
-from comfymodal.comfyui.install import InstallPlan, install, plan_install
+from comfymodal.comfyui.install.engine import install, plan_install
+from comfymodal.comfyui.install.plan import InstallPlan
 from comfymodal.errors import NotReadyError
 
 DESCRIPTION = {

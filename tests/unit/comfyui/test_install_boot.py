@@ -1,4 +1,4 @@
-"""boot.py and probe.py as the engine's Python runs them, beside a stand-in torch whose companions do not match it."""
+"""boot.py and probe_script.py as the engine's Python runs them, beside a torch whose companions do not match it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from comfymodal.comfyui import boot, probe
+from comfymodal.comfyui import boot
+from comfymodal.comfyui.install import probe_script
 
 TORCH = """
 from types import SimpleNamespace
@@ -73,7 +74,7 @@ def test_an_unknown_shim_is_refused(tmp_path: Path, packages: Path) -> None:
 
 
 def test_the_probe_names_what_does_not_import(packages: Path) -> None:
-    ended = run(packages, boot.__file__, probe.__file__, "torch", "torchvision", "json", "comfymodal_nothing")
+    ended = run(packages, boot.__file__, probe_script.__file__, "torch", "torchvision", "json", "comfymodal_nothing")
     assert json.loads(ended.stdout) == {
         "device": "cpu",
         "torch": "2.13.0+stand.in",
@@ -85,5 +86,5 @@ def test_the_probe_names_what_does_not_import(packages: Path) -> None:
 
 
 def test_the_shim_lets_torchvision_import(packages: Path) -> None:
-    ended = run(packages, boot.__file__, "--shim", "torchvision-ops", probe.__file__, "torchvision")
+    ended = run(packages, boot.__file__, "--shim", "torchvision-ops", probe_script.__file__, "torchvision")
     assert json.loads(ended.stdout)["failures"] == {}

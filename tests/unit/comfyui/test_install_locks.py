@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from comfymodal.comfyui.install_package import ENGINE, pins
-from comfymodal.comfyui.install_plan import TORCH_VERSION
+from comfymodal.comfyui.install.package import ENGINE, pins
+from comfymodal.comfyui.install.plan import TORCH_VERSION
 
 LOCKS = [
     pytest.param(ENGINE.pip, id="pip"),

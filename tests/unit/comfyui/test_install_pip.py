@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from comfymodal.comfyui.install_pip import Meter, clean_environment, pip_error, run_python
+from comfymodal.comfyui.install.pip import Meter, clean_environment, pip_error, run_python
 from comfymodal.errors import ComfymodalError, NotReadyError, ServiceError
 
 
@@ -164,7 +164,7 @@ def test_a_child_ends_when_we_are_killed(tmp_path: Path) -> None:
     sleeper = tmp_path / "sleeper.py"
     sleeper.write_text("import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(60)\n")
     ours = (
-        "import sys; from pathlib import Path; from comfymodal.comfyui.install_pip import run_python\n"
+        "import sys; from pathlib import Path; from comfymodal.comfyui.install.pip import run_python\n"
         "run_python([sys.executable, sys.argv[1]], scratch=Path(sys.argv[2]), on_line=lambda l: print(l, flush=True))"
     )
     command = [sys.executable, "-c", ours, str(sleeper), str(tmp_path / "tmp")]

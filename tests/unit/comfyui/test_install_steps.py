@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from comfymodal.comfyui.install_package import unpack_folder
-from comfymodal.comfyui.install_steps import forget_damaged
+from comfymodal.comfyui.install.package import unpack_folder
+from comfymodal.comfyui.install.steps import forget_damaged
 from comfymodal.errors import ServiceError
 
 

@@ -38,6 +38,26 @@ _GIT_EXTRA_BYTES = (170_000_000, 500_000_000)
 
 
 @dataclass(frozen=True, slots=True)
+class InstallPlan:
+    """What an install would do: shown to the operator before it is asked for. `torch_index` None: pip's own.
+
+    `repository`, `tag` and `commit` say where a `git` install comes from.
+    """
+
+    version: str
+    licence: str
+    folder: Path
+    torch_build: str
+    download_bytes: int
+    disk_bytes: int
+    torch_index: str | None = None
+    source: str = "package"
+    repository: str | None = None
+    tag: str | None = None
+    commit: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TorchSource:
     """Which build, and from which index; `index` None is the operator's package index."""
 

@@ -15,11 +15,10 @@ from pathlib import Path
 
 from comfymodal.comfyui.boot_failure import reason_in
 from comfymodal.comfyui.engines import folder_of, version_key
-from comfymodal.comfyui.install import InstallPlan
-from comfymodal.comfyui.install_package import ENGINE
-from comfymodal.comfyui.install_pip import clean_environment, disk_full, run_pip, run_python
-from comfymodal.comfyui.install_plan import choose_torch, estimate_bytes
-from comfymodal.comfyui.install_steps import Site, install_torch, require_python
+from comfymodal.comfyui.install.package import ENGINE
+from comfymodal.comfyui.install.pip import clean_environment, disk_full, run_pip, run_python
+from comfymodal.comfyui.install.plan import InstallPlan, choose_torch, estimate_bytes
+from comfymodal.comfyui.install.steps import Site, install_torch, require_python
 from comfymodal.errors import NotFoundError, NotReadyError, ServiceError
 
 OFFICIAL = "https://github.com/comfyanonymous/ComfyUI.git"
@@ -29,7 +28,7 @@ LIST_TIMEOUT_S = 60.0
 _TORCH = ("torch", "torchvision", "torchaudio")
 # 0.3.75 imports it and does not list it; the transformers of that time brought it along.
 _UNLISTED = ("requests",)
-_BOOT = Path(__file__).with_name("boot.py")
+_BOOT = Path(__file__).parent.parent / "boot.py"
 
 
 @dataclass(frozen=True, slots=True)

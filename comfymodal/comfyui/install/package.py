@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from comfymodal.comfyui.install_pip import run_pip, run_python
-from comfymodal.comfyui.install_plan import TORCH_VERSION
-from comfymodal.comfyui.install_steps import Site, install_torch
+from comfymodal.comfyui.install.pip import run_pip, run_python
+from comfymodal.comfyui.install.plan import TORCH_VERSION
+from comfymodal.comfyui.install.steps import Site, install_torch
 from comfymodal.errors import ServiceError
 
 _HERE = Path(__file__).parent

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from comfymodal.comfyui.install_pip import Meter, disk_full, pip_error, run_pip, run_python
-from comfymodal.comfyui.install_plan import TorchSource
+from comfymodal.comfyui.install.pip import Meter, disk_full, pip_error, run_pip, run_python
+from comfymodal.comfyui.install.plan import TorchSource
 from comfymodal.errors import ComfymodalError, NotReadyError
 
 

@@ -1,6 +1,6 @@
 """Say which of the named modules fail to import and what torch can compute on, as one line of JSON.
 
-Runs in the engine's own Python (`boot.py [--shim NAME]... probe.py MODULE...`): nothing of ours may be imported.
+Runs in the engine's own Python (`boot.py [--shim NAME]... probe_script.py MODULE...`): nothing of ours may be imported.
 """
 
 from __future__ import annotations

