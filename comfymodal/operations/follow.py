@@ -37,9 +37,16 @@ def finish(run: Run, outcome: Mapping[str, Any], context: Context, desk: Desk) -
     context.ledger.settle(run.id, status=str(outcome["status"]), ended_at=ended_at, result=summary)
     results = dict(sorted(context.target.results(run.id).items()))
     began = time.monotonic()
-    outputs = collect(run, results, context.target, desk.event)
-    texts = texts_of(results)
-    receipt = write_receipt(run, outcome, outputs, texts)
+    try:
+        outputs = collect(run, results, context.target, desk.event)
+        texts = texts_of(results)
+        receipt = write_receipt(run, outcome, outputs, texts)
+    except KeyboardInterrupt:
+        raise CancelledError(
+            f"interrupted while bringing the outputs of run {run.id}",
+            hint=f"go on: comfymodal runs fetch {run.id}",
+            run_id=run.id,
+        ) from None
     result = {
         **summary,
         "phases": {**_phases(outcome, results), "download": round(time.monotonic() - began, 3)},
@@ -91,19 +98,20 @@ def lost_outcome(run: Run, context: Context) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def deferred_interrupt() -> Iterator[None]:
-    """Hold a Ctrl-C back until the block is done: between submitting and noting the call id, a run could get lost."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+def deferred_interrupt() -> Iterator[list[int]]:
+    """Hold a Ctrl-C back until the block is done, and say in the list whether there was one.
+
+    Between handing a job over and noting its call id, an interruption would lose the run.
+    """
     caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
     before = signal.signal(signal.SIGINT, lambda number, _: caught.append(number))
     try:
-        yield
+        yield caught
     finally:
         signal.signal(signal.SIGINT, before)
-    if caught:
-        raise KeyboardInterrupt
 
 
 def _wait(run: Run, context: Context, desk: Desk, *, wait_s: float | None) -> Mapping[str, Any]:

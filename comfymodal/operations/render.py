@@ -117,9 +117,11 @@ def build_run(request: RenderRequest, prepared: Prepared, context: Context) -> R
 def submit(run: Run, context: Context, desk: Desk, *, wait_s: float | None, is_detached: bool) -> RunReport:
     """Enter the run into the ledger, hand its job over, and follow it unless detached."""
     context.ledger.add(run)
-    with deferred_interrupt():
+    with deferred_interrupt() as interrupted:
         call_id = context.target.submit(run.request["job"])
         context.ledger.note_call(run.id, call_id)
+    if interrupted:
+        context.target.cancel(run.id, call_id)
     run = replace(run, call_id=call_id, status="running")
     desk.event({"type": "submitted", "run_id": run.id, "target": run.target})
     if is_detached:

@@ -15,6 +15,7 @@ class Line:
     client: socket.socket
     server: socket.socket
     is_websocket: bool = False
+    is_download: bool = False
 
 
 class FaultProxy:
@@ -28,6 +29,9 @@ class FaultProxy:
         self._lock = threading.Lock()
         self._is_refusing = False
         self.websockets = 0
+        self.downloads_to_cut = 0
+        self.downloads_cut = 0
+        self.vanishes_with_download = False
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -64,15 +68,30 @@ class FaultProxy:
         line = Line(client, server)
         with self._lock:
             self._lines.append(line)
-        threading.Thread(target=_pump, args=(server, client), daemon=True).start()
+        threading.Thread(target=self._answer, args=(line,), daemon=True).start()
         with contextlib.suppress(OSError):
             while chunk := client.recv(65536):
                 # A client may upgrade a connection it used for plain requests before.
                 if b"upgrade: websocket" in chunk.lower():
                     line.is_websocket = True
                     self.websockets += 1
+                line.is_download = chunk.startswith(b"GET /view")
                 server.sendall(chunk)
         _close(server)
+
+    def _answer(self, line: Line) -> None:
+        with contextlib.suppress(OSError):
+            while chunk := line.server.recv(4096):
+                if line.is_download and self.downloads_to_cut > 0:
+                    self.downloads_to_cut -= 1
+                    self.downloads_cut += 1
+                    # The head of the answer and some of the file arrive.
+                    line.client.sendall(chunk)
+                    if self.vanishes_with_download:
+                        self.refuse()
+                    break
+                line.client.sendall(chunk)
+        _close(line.client)
 
 
 @contextlib.contextmanager
@@ -82,13 +101,6 @@ def fault_proxy(target_url: str) -> Iterator[FaultProxy]:
         yield proxy
     finally:
         proxy.refuse()
-
-
-def _pump(source: socket.socket, sink: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while chunk := source.recv(65536):
-            sink.sendall(chunk)
-    _close(sink)
 
 
 def _close(line: socket.socket) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from comfymodal.comfyui.ask import get_json
-from tests.conftest import WORKFLOWS, Cli, Done
+from tests.conftest import HELLO, WORKFLOWS, Cli, Done
 from tests.doubles.fault_proxy import FaultProxy, fault_proxy
 
 SLOW = WORKFLOWS / "slow.json"
@@ -135,6 +136,32 @@ def test_server_that_vanishes_is_noticed_within_seconds(cli: Cli, proxy: FaultPr
     assert done.code == 5
     assert time.monotonic() - began < 15
     assert "stopped answering" in last_line(done)["errors"][0]["message"]
+
+
+def test_download_that_is_cut_is_repeated_and_arrives_whole(cli: Cli, proxy: FaultProxy) -> None:
+    proxy.downloads_to_cut = 2
+    done = cli("render", HELLO, "--set", "Grain.seed=random", "--comfy-url", proxy.url, "--json")
+    (output,) = done.outputs
+
+    assert (done.code, proxy.downloads_cut) == (0, 2)
+    assert hashlib.sha256(Path(output["path"]).read_bytes()).hexdigest() == output["sha256"]
+    assert not list(cli.state.glob(f"volumes/*/runs/{done.run['id']}/**/*.part"))
+
+
+def test_server_that_vanishes_in_a_download_leaves_no_half_file_and_the_run_can_be_fetched(
+    cli: Cli, engine_url: str, proxy: FaultProxy
+) -> None:
+    proxy.downloads_to_cut, proxy.vanishes_with_download = 1, True
+    done = cli("render", HELLO, "--set", "Grain.seed=random", "--comfy-url", proxy.url, "--json")
+    run_id = done.run["id"]
+    shown = cli("runs", "show", run_id, "--json")
+    left = [path.name for path in cli.state.glob(f"volumes/*/runs/{run_id}/outputs/*")]
+    # The server is back, under another address.
+    fetched = cli("runs", "fetch", run_id, "--comfy-url", engine_url, "--json")
+
+    assert (done.code, done.error["code"]) == (5, "engine_died")
+    assert (shown.run["status"], left) == ("failed", [])
+    assert (fetched.code, fetched.run["status"], len(fetched.outputs)) == (0, "succeeded", 1)
 
 
 def test_engine_killed_in_the_middle_is_named_and_the_next_render_works(lonely_cli: Cli) -> None:
