@@ -149,7 +149,6 @@ def _fields(run: Run) -> dict[str, Any]:
     seeds = _seeds(run.request["job"]["prompts"][:1])
     return {
         "run_id": run.id,
-        "prompt": 0,
         "seed": next(iter(seeds.values()), 0),
         "workflow": safe_name(Path(run.request["workflow"]["path"]).stem),
     }

@@ -22,7 +22,7 @@ def name_outputs(
 ) -> Iterator[tuple[Mapping[str, Any], PurePosixPath]]:
     """Pair each output with its path below the output folder; two never get the same one.
 
-    Template fields: those given, and `node_id title class_type index stem ext` of each output.
+    Template fields: those given, and `prompt node_id title class_type index stem ext` of each output.
     """
     # The receipt lies beside them.
     taken = {"receipt.json"}
@@ -30,6 +30,7 @@ def name_outputs(
         name = PurePosixPath(output["name"])
         values = {
             **fields,
+            "prompt": output.get("prompt", 0),
             "node_id": safe_name(str(output["node_id"])),
             "title": safe_name(str(output["title"])),
             "class_type": safe_name(str(output["class_type"])),
