@@ -25,9 +25,9 @@ import pytest
 
 from comfymodal.comfyui.engines import EngineInstall, launch_argv
 from comfymodal.comfyui.server import answers, free_port
+from comfymodal.comfyui.warm import WarmEngine, find_warm
 from comfymodal.jobs import render
 from comfymodal.jobs.contract import Engine
-from comfymodal.targets.local_place import ForeignEngine
 from tests.conftest import WORKFLOWS, Cli
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(1800)]
@@ -35,6 +35,14 @@ pytestmark = [pytest.mark.bench, pytest.mark.timeout(1800)]
 ROUNDS = 15
 PROMPTS = 1000
 IMAGE = json.loads((WORKFLOWS / "image.json").read_text())
+
+
+@pytest.fixture
+def engine(cli: Cli, engine_url: str) -> WarmEngine:
+    found = find_warm(cli.engine_file.parent)
+    assert found is not None
+    assert found.url == engine_url
+    return found
 
 
 def test_help_against_importing_typer(cli: Cli) -> None:
@@ -58,19 +66,19 @@ def test_whole_render_against_comfy_cli(cli: Cli, engine_url: str) -> None:
         print(f"\nwhole render: {statistics.median(ours):.2f} s; no comfy-cli here to compare with")
 
 
-def test_one_by_one_against_the_raw_protocol(engine_url: str, tmp_path: Path) -> None:
+def test_one_by_one_against_the_raw_protocol(engine: WarmEngine, tmp_path: Path) -> None:
     ours, raw = [], []
     for number in range(60):
-        ours.append(asyncio.run(ours_one_by_one(engine_url, tmp_path / f"o{number}", 1))[0])
-        raw.append(asyncio.run(raw_one_by_one(engine_url, 1))[0])
+        ours.append(asyncio.run(ours_one_by_one(engine, tmp_path / f"o{number}", 1))[0])
+        raw.append(asyncio.run(raw_one_by_one(engine.url, 1))[0])
     tell_difference("one prompt in one process, against the raw protocol", ours, raw, aim="+1 ms at the median")
 
 
-def test_many_queued_against_the_raw_queue(engine_url: str, tmp_path: Path) -> None:
+def test_many_queued_against_the_raw_queue(engine: WarmEngine, tmp_path: Path) -> None:
     ours, raw = [], []
     for number in range(3):
-        raw.append(asyncio.run(raw_queue(engine_url, PROMPTS)))
-        ours.append(wall_seconds(partial(run_job, engine_url, tmp_path / f"m{number}", PROMPTS)))
+        raw.append(asyncio.run(raw_queue(engine.url, PROMPTS)))
+        ours.append(wall_seconds(partial(run_job, engine, tmp_path / f"m{number}", PROMPTS)))
     rates_ours = [PROMPTS / seconds for seconds in ours]
     rates_raw = [PROMPTS / seconds for seconds in raw]
     tell(f"{PROMPTS} prompts, prompts per second, against the raw queue", rates_ours, rates_raw, aim="0.97 or more")
@@ -104,17 +112,17 @@ def run_theirs(cli: Cli, number: int, comfy: str, port: int) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-async def ours_one_by_one(url: str, folder: Path, count: int) -> list[float]:
+async def ours_one_by_one(engine: WarmEngine, folder: Path, count: int) -> list[float]:
     """Seconds from posting a prompt to having its result, its picture saved and hashed, in a running process."""
     from comfymodal.comfyui.client import ComfyClient
     from comfymodal.jobs.follow import Follower
     from comfymodal.jobs.manifest import Manifest
 
-    place = BenchPlace(url, folder)
+    place = BenchPlace(engine, folder)
     job = make_job(count)
     run_folder = folder / "outputs" / "runs" / job["run_id"]
     seconds = []
-    async with ComfyClient(url, client_id=str(uuid.uuid4())) as client:
+    async with ComfyClient(engine.url, client_id=str(uuid.uuid4())) as client:
         await client.system_stats()
         manifest = Manifest.open(run_folder, job["prompts"])
         began = time.perf_counter()
@@ -171,8 +179,8 @@ async def raw_queue(url: str, count: int) -> float:
         return time.perf_counter() - began
 
 
-def run_job(url: str, folder: Path, count: int) -> None:
-    outcome = render.run(make_job(count), BenchPlace(url, folder))
+def run_job(engine: WarmEngine, folder: Path, count: int) -> None:
+    outcome = render.run(make_job(count), BenchPlace(engine, folder))
     assert outcome["status"] == "succeeded", outcome["error"]
     assert len(outcome["prompts"]) == count
 
@@ -182,8 +190,8 @@ class BenchPlace:
 
     deadline: float | None = None
 
-    def __init__(self, url: str, folder: Path) -> None:
-        self._engine = ForeignEngine(url)
+    def __init__(self, engine: WarmEngine, folder: Path) -> None:
+        self._engine = engine
         self.volumes: Mapping[str, Path] = {"outputs": folder / "outputs", "inputs": folder / "inputs"}
 
     def emit(self, event: Mapping[str, Any]) -> None: ...

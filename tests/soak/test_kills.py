@@ -79,7 +79,7 @@ def strike(cli: Cli, process: subprocess.Popen[str], phase: str, victim: str, ch
     for line in process.stdout:
         if json.loads(line)["type"] in (wanted, "result"):
             break
-    time.sleep(chance.uniform(0, {"boot": 5.0, "prompt": 1.2, "download": 0.1}[phase]))
+    time.sleep(chance.uniform(0, {"boot": 5.0, "prompt": 0.4, "download": 0.1}[phase]))
     names = ("client", "worker", "engine", "supervisor") if victim == "everything" else (victim,)
     hit = []
     for name in names:
