@@ -86,12 +86,26 @@ def _print_table(titles: tuple[str, ...], rows: Rows) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    console = Console()
     table = Table(box=None, show_header=bool(titles), pad_edge=False, header_style="dim")
-    for column in range(max(len(row) for row in rows)):
-        table.add_column(titles[column] if titles else "", overflow="fold", no_wrap=False)
+    for column, width in enumerate(_shown_widths(titles, rows, console.width)):
+        # What a person copies, a path or an id, stays on one line however narrow the terminal is.
+        table.add_column(titles[column] if titles else "", overflow="fold", min_width=width if column == 0 else None)
     for row in rows:
-        table.add_row(*(Text(harmless(cell)) for cell in row))
-    Console().print(table)
+        table.add_row(*(Text(harmless(cell)) for cell in row[: len(table.columns)]))
+    console.print(table)
+
+
+def _shown_widths(titles: tuple[str, ...], rows: Rows, room: int) -> list[int]:
+    """Widths of the columns to show: of a list of files those that fit, of anything else all."""
+    columns = max(len(row) for row in rows)
+    widths = [
+        max((len(row[column]) for row in rows if len(row) > max(column, 1)), default=0) for column in range(columns)
+    ]
+    is_file_list = not titles and columns > 2
+    while is_file_list and len(widths) > 1 and sum(widths) + 2 * (len(widths) - 1) > room:
+        widths.pop()
+    return widths
 
 
 def _print_envelope(envelope: dict[str, Any], *, as_events: bool) -> None:
