@@ -104,13 +104,6 @@ class TransferError(ComfymodalError):
     exit_code = 5
 
 
-class PartialError(ComfymodalError):
-    """Some of several succeeded; the result lists both."""
-
-    code = "partial"
-    exit_code = 6
-
-
 class StillRunningError(ComfymodalError):
     """`--wait` ended before the run did."""
 

@@ -28,7 +28,6 @@ SNAPSHOT_EVENTS = 100
 """How many of the newest events a snapshot carries; a reader that slept longer still has the state."""
 
 Control = Literal["stop", "save"]
-Status = Literal["succeeded", "partial", "failed", "cancelled"]
 
 
 class Engine(Protocol):

@@ -94,7 +94,7 @@ def write_receipt(
         "seeds": _seeds(prompts),
         "engine": outcome.get("engine"),
         "models": sorted({name for prompt in prompts for name in _model_names(prompt["graph"])}),
-        "cost_usd": None,
+        "cost": None,
         "outputs": [
             {
                 "file": str(Path(output.path).relative_to(folder)),

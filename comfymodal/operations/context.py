@@ -28,7 +28,6 @@ class Context:
     """
 
     project: Project
-    project_path: Path | None
     target: Target
     state: Path
     warnings: tuple[str, ...]
@@ -66,7 +65,7 @@ def open_context(
         return open_context(config, environ=environ, cwd=cwd, flags=other, early_worker=early_worker)
 
     warnings = tuple(loaded.warnings)
-    return Context(project, loaded.path, target, state, warnings, flags or {}, reopen, local, environ)
+    return Context(project, target, state, warnings, flags or {}, reopen, local, environ)
 
 
 def _local_spec(project: Project, state: Path, data: Path) -> LocalSpec:

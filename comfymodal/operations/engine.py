@@ -26,6 +26,7 @@ from comfymodal.operations.engine_results import (
     EngineStatus,
     RunningView,
 )
+from comfymodal.operations.ready import ready_engine
 from comfymodal.operations.views import iso_time
 from comfymodal.processes import memory_bytes
 
@@ -56,22 +57,16 @@ def engine_status(context: Context) -> EngineStatus:
 
 def start_engine(context: Context, desk: Desk) -> EngineStarted:
     """Warm up the ComfyUI that `render` would use here; asks before it installs one."""
-    desk.event({"type": "engine_looking"})
-    setup = context.target.needed_setup()
-    if setup is not None:
-        if not desk.agree(setup):
-            raise CancelledError("nothing was installed, nothing was started")
-        context.target.set_up(desk.event)
+    before = {engine.process for engine in list_running(context.local.state)}
+    facts = ready_engine(context, desk)
     folder = _folder(context)
-    before = read_running(folder) if folder else None
-    facts = context.target.engine_facts(desk.event)
     engine = read_running(folder) if folder else None
     return EngineStarted(
         how=facts.how,
         version=facts.version,
         device=facts.device,
         url=facts.url,
-        was_running=engine is None or (before is not None and before.process == engine.process),
+        was_running=engine is None or engine.process in before,
         engine=_view(Seen(engine, ask(engine)), time.time()) if engine else None,
     )
 

@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from comfymodal.errors import NotReadyError
 from comfymodal.jobs.contract import VERSION
 from comfymodal.operations.check import check_workflow, nodes_of_engine
 from comfymodal.operations.collect import require_writable
 from comfymodal.operations.context import Context
 from comfymodal.operations.desk import Desk
 from comfymodal.operations.follow import deferred_interrupt, follow, report
+from comfymodal.operations.ready import ready_engine
 from comfymodal.operations.results import ChangeView, RenderPlan, RunReport
 from comfymodal.runs.ledger import Run
 from comfymodal.runs.names import new_run_id
@@ -49,7 +49,7 @@ class Prepared:
 
 def render(request: RenderRequest, context: Context, desk: Desk) -> RunReport:
     """Render one workflow and bring every output back. Raises any `ComfymodalError`; nothing is half-written."""
-    prepared = _prepare(request, context, desk)
+    prepared = _prepare(request, context, desk, may_set_up=True)
     run = build_run(request, prepared, context)
     for upload in prepared.overridden.uploads:
         context.target.put_input(upload.path, Path(upload.name).name)
@@ -57,8 +57,8 @@ def render(request: RenderRequest, context: Context, desk: Desk) -> RunReport:
 
 
 def plan_render(request: RenderRequest, context: Context, desk: Desk) -> RenderPlan:
-    """All that `render` does before it submits."""
-    prepared = _prepare(request, context, desk)
+    """All that `render` does before it submits, but installs nothing: raises `NotReadyError` without an engine."""
+    prepared = _prepare(request, context, desk, may_set_up=False)
     folder, _ = _folder(request, context, "<run id>")
     return RenderPlan(
         workflow=str(request.workflow),
@@ -129,32 +129,18 @@ def submit(run: Run, context: Context, desk: Desk, *, wait_s: float | None, is_d
     return follow(run, context, desk, wait_s=wait_s)
 
 
-def ready_engine(context: Context, desk: Desk) -> EngineFacts:
-    """Make sure a ComfyUI answers, asking before anything is installed. Raises `NotReadyError` on a no."""
-    desk.event({"type": "engine_looking"})
-    setup = context.target.needed_setup()
-    if setup is not None:
-        if not desk.agree(setup):
-            raise NotReadyError(
-                "nothing was installed, nothing was rendered",
-                hint="use a ComfyUI you have: --comfy-url http://..., or comfyui.path in comfymodal.yaml",
-            )
-        context.target.set_up(desk.event)
-    return context.target.engine_facts(desk.event)
-
-
 def with_flags_of(run: Run, context: Context) -> Context:
     """The context the run was made in: a run sent to a server of the operator's goes on there."""
     return context.reopen({**run.request["flags"], **context.flags})
 
 
-def _prepare(request: RenderRequest, context: Context, desk: Desk) -> Prepared:
+def _prepare(request: RenderRequest, context: Context, desk: Desk, *, may_set_up: bool) -> Prepared:
     for warning in context.warnings:
         desk.warn(warning)
     workflow = read_workflow(request.workflow)
     overrides = parse_overrides(request.overrides, workflow.graph)
     require_writable(_folder(request, context, "")[0])
-    facts = ready_engine(context, desk)
+    facts = ready_engine(context, desk, may_set_up=may_set_up)
     desk.event({"type": "engine", "version": facts.version, "device": facts.device, "how": facts.how, "url": facts.url})
     overridden = _checked(workflow.graph, overrides, context, desk, allow_partial=request.allow_partial)
     return Prepared(workflow, overridden, facts)

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class RunView:
-    """A run as people and scripts see it. Times are ISO 8601 in UTC; `phases` are seconds; `cost_usd` is null here."""
+    """A run as people and scripts see it: times are ISO 8601 in UTC, `phases` are seconds, `cost` is US dollars or null."""
 
     id: str
     kind: str
@@ -20,7 +20,7 @@ class RunView:
     ended_at: str | None
     seconds: float | None
     phases: Mapping[str, float]
-    cost_usd: str | None
+    cost: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from pathlib import Path
 from comfymodal.operations.context import Context
 from comfymodal.operations.desk import Desk
 from comfymodal.operations.follow import finish, follow, lost_outcome, report
-from comfymodal.operations.render import ready_engine, with_flags_of
+from comfymodal.operations.ready import ready_engine
+from comfymodal.operations.render import with_flags_of
 from comfymodal.operations.results import RunCancelled, RunList, RunReport
 from comfymodal.operations.views import run_view
 from comfymodal.runs.ledger import Run

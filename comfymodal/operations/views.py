@@ -20,7 +20,7 @@ def run_view(run: Run) -> RunView:
         ended_at=None if run.ended_at is None else iso_time(run.ended_at),
         seconds=None if run.ended_at is None else round(max(0.0, run.ended_at - run.created_at), 3),
         phases=result.get("phases") or {},
-        cost_usd=None,
+        cost=None,
     )
 
 

@@ -85,7 +85,7 @@ def _known(context: Context, desk: Desk, *, is_offline: bool) -> KnownNodes:
             hint="run the same command once without --offline",
         )
     if not is_offline and (known is None or known.freshness == "outdated"):
-        from comfymodal.operations.render import ready_engine
+        from comfymodal.operations.ready import ready_engine
 
         ready_engine(context, desk)
         known = context.target.known_nodes(may_ask=True)

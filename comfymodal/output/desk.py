@@ -24,7 +24,7 @@ class TerminalDesk:
         self.is_quiet = is_quiet
         self.warnings: list[str] = []
         self._assume_yes = assume_yes
-        self._progress = Progress(began_at=now_s())
+        self._progress = Progress()
         self._screen = _choose_screen(as_events=as_events, is_quiet=is_quiet)
         self._lock = threading.Lock()
         self._ticker: Ticker | None = None

@@ -46,7 +46,6 @@ class Meter:
 class Progress:
     """The state that events leave behind; `now` is monotonic seconds."""
 
-    began_at: float
     phase: str = ""
     phase_since: float = 0.0
     text: str = ""

@@ -176,6 +176,14 @@ def test_without_an_engine_and_nobody_to_ask_nothing_is_installed(engineless_cli
     assert_nothing_left(engineless_cli)
 
 
+def test_dry_run_installs_nothing_even_with_yes(engineless_cli: Cli) -> None:
+    done = engineless_cli("render", WORKFLOWS / "image.json", "--dry-run", "--yes", "--json")
+
+    assert (done.code, done.error["code"]) == (4, "not_ready")
+    assert "engine install" in done.error["hint"]
+    assert_nothing_left(engineless_cli)
+
+
 def test_installation_that_is_none_is_named(make_cli: Callable[[Path], Cli], tmp_path: Path) -> None:
     cli = make_cli(tmp_path / "state")
     (cli.cwd / "comfymodal.yaml").write_text("version: 1\ncomfyui: {path: .}\n")

@@ -18,7 +18,7 @@ def run_view(**more: Any) -> RunView:
         "ended_at": "2026-11-21T09:30:20.345Z",
         "seconds": 8.0,
         "phases": {"prepare": 0.5, "queue": 0.01, "render": 7.0, "download": 0.2},
-        "cost_usd": None,
+        "cost": None,
     }
     return RunView(**{**given, **more})
 

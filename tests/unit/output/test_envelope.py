@@ -12,7 +12,7 @@ from tests.unit.output.result_samples import run_report, run_view
 
 KEYS = ["schema", "command", "status", "data", "warnings", "errors"]
 RUN_KEYS = {
-    *("id", "kind", "status", "target", "title", "created_at", "ended_at", "seconds", "phases", "cost_usd"),
+    *("id", "kind", "status", "target", "title", "created_at", "ended_at", "seconds", "phases", "cost"),
 }
 
 

@@ -8,7 +8,7 @@ from comfymodal.output.progress import Meter, Progress
 
 
 def told(*events: tuple[float, dict[str, Any]]) -> Progress:
-    progress = Progress(began_at=0.0)
+    progress = Progress()
     for now, event in events:
         progress.take(event, now)
     return progress
@@ -103,18 +103,18 @@ def test_the_state_is_one_sentence(events: list[tuple[float, dict[str, Any]]], n
     ],
 )
 def test_only_some_events_leave_a_line(given: dict[str, Any], line: str | None) -> None:
-    assert Progress(began_at=0.0).take(given, 1.0) == line
+    assert Progress().take(given, 1.0) == line
 
 
 def test_stopping_is_said_once() -> None:
-    progress = Progress(began_at=0.0)
+    progress = Progress()
     said = [progress.take(event("phase", phase="stopping"), now) for now in (1.0, 2.0)]
     assert said[0] is not None
     assert said[1] is None
 
 
 def test_each_step_of_an_install_leaves_one_line() -> None:
-    progress = Progress(began_at=0.0)
+    progress = Progress()
     said = [
         progress.take(event("install", step=name, message=f"{name} now"), 1.0) for name in ("a", "a", "b", "b", "b")
     ]
