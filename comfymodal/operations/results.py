@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class RunView:
-    """A run as people and scripts see it: times are ISO 8601 in UTC, `phases` are seconds, `cost` is US dollars or null."""
+    """A run as people and scripts see it: times are ISO 8601 in UTC, `phases` seconds, `cost` US dollars or null."""
 
     id: str
     kind: str
