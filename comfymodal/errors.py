@@ -35,6 +35,12 @@ class RunFailedError(ComfymodalError):
     code = "run_failed"
 
 
+class OutOfMemoryError(RunFailedError):
+    """A node needed more memory than the GPU has; a larger one may do."""
+
+    code = "out_of_memory"
+
+
 class UsageError(ComfymodalError):
     """The command line does not make sense by itself."""
 
@@ -102,6 +108,13 @@ class TransferError(ComfymodalError):
 
     code = "transfer_failed"
     exit_code = 5
+
+
+class BudgetError(ComfymodalError):
+    """What the operator allows does not pay for the run; nothing was started."""
+
+    code = "budget_refused"
+    exit_code = 7
 
 
 class StillRunningError(ComfymodalError):

@@ -1,6 +1,6 @@
 """The ledger: every run of a project, in SQLite under the user's state folder; survives a cleaned checkout.
 
-Money, when it comes, is integer nanodollars. Times are Unix seconds.
+Money is integer nanodollars. Times are Unix seconds.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from typing import Any
 
 from comfymodal.errors import NotFoundError, NotReadyError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 ACTIVE = ("submitting", "running")
 """Statuses of a run that may still change without anybody's doing."""
 
-_SCHEMA = """
+_MIGRATIONS = (
+    """
 CREATE TABLE runs (
   id TEXT PRIMARY KEY,
   kind TEXT NOT NULL,
@@ -34,13 +35,30 @@ CREATE TABLE runs (
   request TEXT NOT NULL,
   result TEXT
 ) STRICT;
-CREATE INDEX runs_by_time ON runs (created_at DESC);
-"""
+CREATE INDEX runs_by_time ON runs (created_at DESC)
+""",
+    """
+ALTER TABLE runs ADD COLUMN cost_nanodollars INTEGER;
+ALTER TABLE runs ADD COLUMN rate TEXT;
+CREATE TABLE reservations (
+  run_id TEXT PRIMARY KEY,
+  nanodollars INTEGER NOT NULL,
+  created_at REAL NOT NULL
+) STRICT
+""",
+)
+"""Statements that lead from each version to the next. A new file goes the same way, so both ways end alike."""
+
+_SAMPLES = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A row. `request` holds what is needed to submit and to collect it again, `result` what came of it."""
+    """A row. `request` holds what is needed to submit and to collect it again, `result` what came of it.
+
+    `rate` is what its container was priced by: `{gpu, nanodollars_per_s, as_of}`. None, as a cost of None: not known,
+    or nothing is paid there.
+    """
 
     id: str
     kind: str
@@ -53,6 +71,8 @@ class Run:
     again_of: str | None
     request: Mapping[str, Any]
     result: Mapping[str, Any] | None
+    cost_nanodollars: int | None = None
+    rate: Mapping[str, Any] | None = None
 
     @property
     def is_active(self) -> bool:
@@ -80,30 +100,76 @@ class Ledger:
     def close(self) -> None:
         self._connection.close()
 
-    def add(self, run: Run) -> None:
+    def add(self, run: Run, reserve: int | None = None) -> None:
+        """Enter a run and, at once with it, set `reserve` aside: the most that it may cost."""
         with self._writing() as connection:
             connection.execute(
-                "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO runs (id, kind, target, status, title, created_at, ended_at, call_id, again_of, request,"
+                " result, cost_nanodollars, rate) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     *(run.id, run.kind, run.target, run.status, _text(run.title), run.created_at),
                     *(run.ended_at, run.call_id, run.again_of),
-                    json.dumps(run.request),
-                    None if run.result is None else json.dumps(run.result),
+                    *(json.dumps(run.request), _json(run.result), run.cost_nanodollars, _json(run.rate)),
                 ),
             )
+            if reserve is not None:
+                connection.execute("INSERT INTO reservations VALUES (?, ?, ?)", (run.id, reserve, run.created_at))
 
     def note_call(self, run_id: str, call_id: str) -> None:
         """The job was taken: remember by which id it can be found."""
         with self._writing() as connection:
             connection.execute("UPDATE runs SET call_id = ?, status = 'running' WHERE id = ?", (call_id, run_id))
 
-    def settle(self, run_id: str, *, status: str, ended_at: float, result: Mapping[str, Any]) -> None:
-        """Note how the run ended; a later settlement (after `runs fetch`) replaces an earlier one."""
+    def settle(
+        self,
+        run_id: str,
+        *,
+        status: str,
+        ended_at: float,
+        result: Mapping[str, Any],
+        cost_nanodollars: int | None = None,
+    ) -> None:
+        """Note how the run ended, and free what was reserved for it.
+
+        A later settlement (after `runs fetch`) replaces an earlier one; a cost once known stays when it brings none.
+        """
         with self._writing() as connection:
             connection.execute(
-                "UPDATE runs SET status = ?, ended_at = ?, result = ? WHERE id = ?",
-                (status, ended_at, json.dumps(result), run_id),
+                "UPDATE runs SET status = ?, ended_at = ?, result = ?,"
+                " cost_nanodollars = coalesce(?, cost_nanodollars) WHERE id = ?",
+                (status, ended_at, json.dumps(result), cost_nanodollars, run_id),
             )
+            connection.execute("DELETE FROM reservations WHERE run_id = ?", (run_id,))
+
+    def release(self, run_id: str) -> None:
+        """Free what was reserved for a run that will cost nothing; nothing happens where nothing was."""
+        with self._writing() as connection:
+            connection.execute("DELETE FROM reservations WHERE run_id = ?", (run_id,))
+
+    def reserved(self) -> int:
+        """Nanodollars set aside for runs that have not ended."""
+        return int(self._values("SELECT coalesce(sum(nanodollars), 0) FROM reservations")[0])
+
+    def spent(self, since: float) -> int:
+        """Nanodollars that runs created from then on came to, as far as it is known."""
+        query = "SELECT coalesce(sum(cost_nanodollars), 0) FROM runs WHERE created_at >= ?"
+        return int(self._values(query, (since,))[0])
+
+    def seconds_of(self, workflow_sha256: str, gpu: str) -> list[float]:
+        """How long the newest runs of this workflow on this GPU (`rate.gpu`) rendered, the newest first; at most 20.
+
+        Only runs that succeeded and rendered: what came from ComfyUI's cache says nothing about the next one.
+        """
+        # Python writes NaN, which SQLite refuses to read: such a run is left out, the others still count.
+        return self._values(
+            "SELECT json_extract(result, '$.phases.render') FROM runs"
+            " WHERE status = 'succeeded' AND CASE WHEN json_valid(rate) AND json_valid(result) AND json_valid(request)"
+            " THEN json_extract(rate, '$.gpu') = ? AND json_extract(request, '$.workflow.sha256') = ?"
+            " AND json_type(result, '$.phases.render') IN ('integer', 'real')"
+            " AND coalesce(json_extract(result, '$.is_cached'), 0) = 0 ELSE 0 END"
+            " ORDER BY created_at DESC, id DESC LIMIT ?",
+            (gpu, workflow_sha256, _SAMPLES),
+        )
 
     def get(self, name: str) -> Run:
         """The run with this id, with the only id that begins so, or the newest for `last`. Raises `NotFoundError`."""
@@ -125,14 +191,26 @@ class Ledger:
         return self._rows("ORDER BY created_at DESC, id DESC LIMIT ?", (limit,))
 
     def _rows(self, clause: str, values: Sequence[Any]) -> list[Run]:
+        return [
+            Run(
+                **{
+                    **row,
+                    "request": json.loads(row["request"]),
+                    "result": json.loads(row["result"] or "null"),
+                    "rate": json.loads(row["rate"] or "null"),
+                }
+            )
+            for row in self._read(f"SELECT * FROM runs {clause}", values)
+        ]
+
+    def _values(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        return [row[0] for row in self._read(query, values)]
+
+    def _read(self, query: str, values: Sequence[Any]) -> list[Any]:
         try:
-            rows = self._connection.execute(f"SELECT * FROM runs {clause}", values).fetchall()
+            return self._connection.execute(query, values).fetchall()
         except sqlite3.Error as exc:
             raise NotReadyError(f"cannot read the ledger: {exc}") from exc
-        return [
-            Run(**{**row, "request": json.loads(row["request"]), "result": json.loads(row["result"] or "null")})
-            for row in rows
-        ]
 
     def _migrate(self, path: Path) -> None:
         with self._writing() as connection:
@@ -141,10 +219,12 @@ class Ledger:
                 raise NotReadyError(
                     f"the ledger {path} was written by a newer comfymodal", hint="upgrade: pip install -U comfymodal"
                 )
-            if version == 0:
-                for statement in _SCHEMA.strip().split(";\n"):
+            if version == SCHEMA_VERSION:
+                return
+            for script in _MIGRATIONS[version:]:
+                for statement in script.strip().split(";\n"):
                     connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -159,6 +239,10 @@ class Ledger:
             # A full disk rolls back by itself.
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
+
+
+def _json(value: Mapping[str, Any] | None) -> str | None:
+    return None if value is None else json.dumps(value)
 
 
 def _text(text: str) -> str:

@@ -1,0 +1,211 @@
+"""What Modal asks for a container: a dated table of list prices, and money as integer nanodollars.
+
+Standard library only: flags, the project file and tables use it. The table is a copy of a page, not a promise; what is
+computed from it is an estimate and says the date. Left out: `region=` (1.15 to 1.75 times), credits, egress, storage.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal, InvalidOperation
+
+AS_OF = "2026-10-07"
+"""When the prices were read at modal.com/pricing."""
+
+CPU_NANODOLLARS_PER_CORE_S = 13_100
+MEMORY_NANODOLLARS_PER_GIB_S = 2_220
+
+# CPU and memory are billed by the larger of request and use. ComfyUI keeps model weights in memory beside the GPU.
+GPU_CONTAINER_CORES, GPU_CONTAINER_GIB = 4, 32
+# A plain function asks for 0.125 core and 128 MiB, and uses more.
+CPU_CONTAINER_CORES, CPU_CONTAINER_GIB = 1, 1
+
+_NANO = 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A card as Modal sells it. `most` is how many one container may have."""
+
+    name: str
+    nanodollars_per_s: int
+    vram_gb: int
+    most: int
+
+
+GPUS = {
+    gpu.name: gpu
+    for gpu in (
+        Gpu("T4", 164_000, 16, 8),
+        Gpu("L4", 222_000, 24, 8),
+        Gpu("A10", 306_000, 24, 4),
+        Gpu("L40S", 542_000, 48, 8),
+        Gpu("A100-40GB", 583_000, 40, 8),
+        Gpu("A100-80GB", 694_000, 80, 8),
+        # Modal's pages do not say how many of these one container may have.
+        Gpu("RTX-PRO-6000", 842_000, 96, 8),
+        Gpu("H100", 1_097_000, 80, 8),
+        Gpu("H200", 1_261_000, 141, 8),
+        Gpu("B200", 1_736_000, 192, 8),
+        Gpu("B300", 1_972_000, 288, 8),
+    )
+}
+
+_RENAMED = {"A10G": "A10"}
+
+_VARIANTS = {"A100": "A100-40GB", "H100!": "H100", "B200+": "B200"}
+"""Names that differ in which card may stand in, at the same price: A100 may be one of 80 GB, H100! is no H200."""
+
+
+@dataclass(frozen=True, slots=True)
+class GpuChoice:
+    """What a container asks for. `name` and `label` are as Modal takes them: `A100-80GB`, `H100!`, `H100:2`."""
+
+    name: str
+    count: int
+    label: str
+
+    @property
+    def card(self) -> Gpu:
+        """The row of the table that prices it."""
+        return GPUS[_VARIANTS.get(self.name, self.name)]
+
+    @property
+    def nanodollars_per_s(self) -> int:
+        return self.card.nanodollars_per_s * self.count
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """What a container costs while it lives. `gpu` is the priced choice's label, empty without a GPU."""
+
+    gpu_nanodollars_per_s: int
+    other_nanodollars_per_s: int
+    as_of: str = AS_OF
+    gpu: str = ""
+    is_range: bool = False
+    """There were cheaper choices in the list: this is the most it can be."""
+
+    @property
+    def nanodollars_per_s(self) -> int:
+        return self.gpu_nanodollars_per_s + self.other_nanodollars_per_s
+
+    @property
+    def per_hour(self) -> Decimal:
+        """Dollars."""
+        return dollars(self.nanodollars_per_s * 3600)
+
+    def cost(self, seconds: float) -> int:
+        """Nanodollars for so many seconds, counted in milliseconds; rounded up, as a bound must be."""
+        return -(-self.nanodollars_per_s * round(seconds * 1000) // 1000)
+
+    def to_dict(self) -> dict[str, str | int]:
+        """As the ledger keeps it: a later table must not rewrite what a run cost."""
+        return {"gpu": self.gpu, "nanodollars_per_s": self.nanodollars_per_s, "as_of": self.as_of}
+
+
+def parse_gpu(text: str) -> GpuChoice:
+    """Read `l40s`, `H100:2` or `A100-80GB` as Modal would. Raises ValueError with words and near names."""
+    wanted, colon, number = text.strip().partition(":")
+    name = _RENAMED.get(wanted.upper(), wanted.upper())
+    if name not in GPUS and name not in _VARIANTS:
+        raise ValueError(_unknown(wanted))
+    if colon and not re.fullmatch(r"[0-9]{1,4}", number):
+        raise ValueError(f"{text} does not say how many: write {name}:2 for two in one container")
+    count = int(number) if colon else 1
+    choice = GpuChoice(name, count, name if count == 1 else f"{name}:{count}")
+    if count < 1:
+        raise ValueError(f"{text} asks for no GPU; a container takes 1 to {choice.card.most} {name}")
+    if count > choice.card.most:
+        raise ValueError(f"{text} is more than one container takes: at most {name}:{choice.card.most}")
+    return choice
+
+
+def container_rate(gpus: Sequence[GpuChoice]) -> Rate:
+    """The rate of a render container. Of several choices the dearest counts: which one will be free is not known."""
+    if not gpus:
+        raise ValueError("no GPU to price")
+    prices = [gpu.nanodollars_per_s for gpu in gpus]
+    dearest = max(gpus, key=lambda gpu: gpu.nanodollars_per_s)
+    other = _cores_and_memory(GPU_CONTAINER_CORES, GPU_CONTAINER_GIB)
+    return Rate(max(prices), other, gpu=dearest.label, is_range=min(prices) < max(prices))
+
+
+def cpu_rate() -> Rate:
+    """The rate of a container without a GPU."""
+    return Rate(0, _cores_and_memory(CPU_CONTAINER_CORES, CPU_CONTAINER_GIB))
+
+
+def dollars(nanodollars: int) -> Decimal:
+    return Decimal(nanodollars) / _NANO
+
+
+def nanodollars_of(amount: Decimal) -> int:
+    """Parts of a nanodollar are dropped: a limit is never raised by rounding."""
+    return int((amount * _NANO).to_integral_value(ROUND_DOWN))
+
+
+def parse_money(text: str) -> int:
+    """Read `$2.50` or `2.5` (dollars) as nanodollars. Raises ValueError below zero and from a million on."""
+    try:
+        amount = Decimal(text.strip().removeprefix("$").strip())
+    except InvalidOperation:
+        amount = Decimal("NaN")
+    # NaN and infinity compare with nothing here; an exponent of thousands would compute for ever.
+    if not amount.is_finite() or not 0 <= amount < 1_000_000:
+        raise ValueError(f"{text!r} is no amount of dollars: write 2.50 or $2.50")
+    return nanodollars_of(amount)
+
+
+def money_json(nanodollars: int) -> str:
+    """Dollars as JSON carries them: `0.08717264`, every digit, no exponent."""
+    return f"{dollars(nanodollars):f}"
+
+
+def money_text(nanodollars: int) -> str:
+    """Dollars for people: `$0.0152` below one dollar, `$12.40` above, `<$0.0001` for what would read as nothing."""
+    if nanodollars < 0:
+        return f"-{money_text(-nanodollars)}"
+    if nanodollars == 0:
+        return "$0.00"
+    fine = dollars(nanodollars).quantize(Decimal("0.0001"), ROUND_HALF_UP)
+    if nanodollars < _NANO // 10_000:
+        return "<$0.0001"
+    return f"${fine}" if fine < 1 else f"${dollars(nanodollars).quantize(Decimal('0.01'), ROUND_HALF_UP)}"
+
+
+def hourly_text(rate: Rate) -> str:
+    """`$2.40/h`; `up to $4.39/h` when a cheaper choice may be taken."""
+    return f"{'up to ' if rate.is_range else ''}{money_text(rate.nanodollars_per_s * 3600)}/h"
+
+
+def _cores_and_memory(cores: int, gib: int) -> int:
+    return cores * CPU_NANODOLLARS_PER_CORE_S + gib * MEMORY_NANODOLLARS_PER_GIB_S
+
+
+def _unknown(wanted: str) -> str:
+    wanted = wanted[:40]
+    near = _near(wanted.upper(), [*GPUS, *_VARIANTS])
+    if near:
+        return f"{wanted} is not a GPU of Modal; did you mean {near}?"
+    return f"{wanted or 'an empty name'} is not a GPU of Modal; it has {', '.join(GPUS)}"
+
+
+def _near(wanted: str, names: Iterable[str]) -> str | None:
+    # Letters and digits only: `A100 80GB`, `rtx_pro_6000`. A maker's name in front says nothing.
+    plain = {re.sub(r"[^A-Z0-9]", "", name): name for name in sorted(names, key=len, reverse=True)}
+    bare = re.sub(r"[^A-Z0-9]", "", wanted.removeprefix("NVIDIA"))
+    if bare in plain:
+        return plain[bare]
+    longer = [name for key, name in plain.items() if bare and key.startswith(bare)]
+    if longer:
+        return min(longer, key=len)
+    # `H100-SXM5` looks more like others than like H100.
+    first = re.split(r"[^A-Z0-9]", wanted)[0]
+    if first in plain:
+        return plain[first]
+    close = difflib.get_close_matches(bare, plain, n=1, cutoff=0.7)
+    return plain[close[0]] if close else None
