@@ -11,14 +11,21 @@ if TYPE_CHECKING:
     from comfymodal.project.load import LoadedProject
 
 
+ReadAt = Literal["deploy", "run", ""]
+
+
 @dataclass(frozen=True, slots=True)
 class ConfigRow:
-    """One setting; `value` is JSON, with durations as `15m`. `read_at` tells when a change of it takes effect."""
+    """One setting; `value` is JSON, with durations as `15m`.
+
+    `read_at` tells when a change of it takes effect: with the next `deploy`, with the next run (or any other command),
+    or, empty, never on this target.
+    """
 
     key: str
     value: Any
     origin: str
-    read_at: Literal["deploy", "run"]
+    read_at: ReadAt
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +45,10 @@ class ConfigValidated:
 def show_config(loaded: LoadedProject) -> ConfigShown:
     """List every setting in the order of the schema."""
     tree = loaded.settings.model_dump(mode="json")
-    rows = tuple(ConfigRow(key, _value(tree, key), origin, "run") for key, origin in loaded.origins.items())
+    rows = tuple(
+        ConfigRow(key, _value(tree, key), origin, _read_at(key, loaded.settings.target))
+        for key, origin in loaded.origins.items()
+    )
     return ConfigShown(str(loaded.path) if loaded.path else None, rows, loaded.warnings)
 
 
@@ -64,6 +74,14 @@ def config_schema() -> dict[str, Any]:
     from comfymodal.project.load import json_schema
 
     return json_schema()
+
+
+def _read_at(key: str, target: str) -> ReadAt:
+    from comfymodal.project.schema import DEPLOYED, LOCAL_ONLY, MODAL_ONLY
+
+    if key in (MODAL_ONLY if target == "local" else LOCAL_ONLY):
+        return ""
+    return "deploy" if target == "modal" and key in DEPLOYED else "run"
 
 
 def _value(tree: Any, key: str) -> Any:

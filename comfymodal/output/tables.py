@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from comfymodal.operations.config import ConfigShown, ConfigValidated
@@ -25,7 +25,9 @@ def table_of(result: Any) -> tuple[tuple[str, ...], Rows]:
         word = "was asked to stop and has not ended yet" if result.is_still_running else status
         return (), [(f"run {result.run.id} {word if result.was_active else f'had ended already: {status}'}",)]
     if isinstance(result, ConfigShown):
-        return ("setting", "value", "from"), [(row.key, _value(row.value), row.origin) for row in result.rows]
+        return ("setting", "value", "from", "read at"), [
+            (row.key, _value(row.value), row.origin, row.read_at) for row in result.rows
+        ]
     if isinstance(result, ConfigValidated):
         return (), [(f"{shown_path(result.path)} is valid (project {result.project})",)]
     raise TypeError(f"no table for {type(result).__name__}")
@@ -101,6 +103,8 @@ def _time(iso: str) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, str):
         return value
+    if isinstance(value, Mapping):
+        return " ".join(f"{name}={item}" for name, item in value.items())
     if isinstance(value, Sequence):
         return " ".join(str(item) for item in value)
     return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -11,14 +11,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from comfymodal.project.problems import Problem, looks_secret, printable, project_error
-from comfymodal.project.schema import VERSION, Project, leaves, sections
+from comfymodal.project.schema import AS_WRITTEN, VERSION, Project, leaves, sections
 from comfymodal.project.tree import Key, Node, dotted
 
 _WORDS = {
     "string_type": "must be text",
     "bool_type": "must be true or false",
     "model_type": "must be a mapping of keys",
+    "dict_type": "must be a mapping of names to values",
     "tuple_type": "must be a list",
+    "int_type": "must be a whole number",
 }
 
 _YAML_1_1_BOOLEANS = ("yes", "no", "on", "off", "y", "n")
@@ -35,7 +37,7 @@ def check_project(root: Node, *, base: Path, problems: list[Problem]) -> Project
         # Text with half a character cannot become JSON, so nothing else can be checked.
         raise project_error([*problems, *unreadable])
     secrets = [problem for path, node in root.walk() for problem in _check_secret(path, node)]
-    tree: Any = root.plain()
+    tree: Any = _with_texts(root).plain()
     try:
         # JSON mode: strict, yet lists become tuples, as YAML can give nothing else.
         settings = Project.model_validate_json(json.dumps(_with_sections(tree)), context={"base": base})
@@ -55,6 +57,14 @@ def _require_version(root: Node) -> None:
     if version is not None and isinstance(version.value, int) and version.value > VERSION:
         message = f"{version.value} is made for a newer comfymodal; this one reads version {VERSION}"
         raise project_error([Problem(version.mark, "version", message, "update comfymodal")])
+
+
+def _with_texts(root: Node) -> Node:
+    for key in AS_WRITTEN:
+        path = tuple(key.split("."))
+        if (node := root.find(path)) is not None:
+            root = root.with_leaf(path, node.as_written())
+    return root
 
 
 def _with_sections(tree: Any) -> Any:
@@ -86,21 +96,39 @@ def _check_secret(path: tuple[Key, ...], node: Node) -> list[Problem]:
 
 def _problem(root: Node, error: Any) -> Problem:
     path: tuple[Key, ...] = error["loc"]
+    if error["type"] == "extra_forbidden" or _is_about_key(root, path):
+        is_unknown = error["type"] == "extra_forbidden"
+        path = path if is_unknown else path[:-1]
+        parent = root.closest(path[:-1])
+        mark = parent.keys.get(str(path[-1]), root.closest(path).mark)
+        words = ("unknown key", _nearest(path)) if is_unknown else _words(error, root.closest(path))
+        return Problem(mark, dotted(path), *words)
+    path = _written_path(root, path, error)
     node = root.closest(path)
-    if error["type"] == "extra_forbidden":
-        parent, name = root.closest(path[:-1]), str(path[-1])
-        return Problem(parent.keys.get(name, node.mark), dotted(path), "unknown key", _nearest(path))
     message, hint = _words(error, node)
     return Problem(node.mark, dotted(path), message, hint)
+
+
+def _is_about_key(root: Node, path: tuple[Key, ...]) -> bool:
+    # pydantic's place of a mistake in the name itself of a free mapping; a name may be "[key]", too.
+    return path[-1:] == ("[key]",) and "[key]" not in root.closest(path[:-1]).keys
+
+
+def _written_path(root: Node, path: tuple[Key, ...], error: Any) -> tuple[Key, ...]:
+    # A single value where a list may stand counts as a list of one, but was not written as one.
+    if path and isinstance(path[-1], int) and root.find(path) is None:
+        return path[:-1]
+    at: tuple[str, ...] = getattr(error.get("ctx", {}).get("error"), "at", ())
+    return next(((*path, key) for key in at if root.find((*path, key)) is not None), path)
 
 
 def _words(error: Any, node: Node) -> tuple[str, str | None]:
     kind, shown, hint = error["type"], node.plain(), None
     if kind == "value_error":
-        return str(error["ctx"]["error"]), None
+        return str(error["ctx"]["error"]), getattr(error["ctx"]["error"], "hint", None)
     if kind == "missing":
         return "is missing", f"start the file with `version: {VERSION}`"
-    if kind == "model_type" and shown is None:
+    if kind in ("model_type", "dict_type") and shown is None:
         return "has no keys", "write its keys below it, indented, or remove the line"
     if kind == "string_type" and isinstance(shown, (int, float)):
         hint = "put quotes around it"

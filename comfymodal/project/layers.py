@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from comfymodal.project.problems import Mark, Problem, printable
-from comfymodal.project.schema import LeafKind, expand_path, leaves
+from comfymodal.project.schema import LeafKind, leaves
 from comfymodal.project.tree import Node, Scalar, parse_scalar, parse_yaml
+from comfymodal.project.values import expand_path
 
 PREFIX = "COMFYMODAL_"
 RESERVED = frozenset({"COMFYMODAL_CONFIG", "COMFYMODAL_DATA_DIR", "COMFYMODAL_STATE_DIR"})
@@ -27,7 +28,7 @@ def variables() -> Mapping[str, str]:
 def read_environment(environ: Mapping[str, str], *, cwd: Path) -> tuple[list[Leaf], list[Problem]]:
     """Read the settings among the env vars; empty ones count as not set. Relative paths are relative to `cwd`.
 
-    Raises ProjectError for a list that starts as YAML (`[`) and is not.
+    Raises ProjectError for a list that starts as YAML (`[`) and is not, and for a mapping (`{`) that is not YAML.
     """
     kinds, found, problems = leaves(), list[Leaf](), list[Problem]()
     for variable, key in variables().items():
@@ -69,6 +70,8 @@ def misspelt_variables(environ: Iterable[str]) -> list[str]:
 def _parse(text: str, kind: LeafKind, mark: Mark, cwd: Path) -> Node:
     if kind == "list":
         return _parse_list(text, mark)
+    if kind == "mapping":
+        return _parse_mapping(text, mark)
     # `null` unsets what the file sets. `~` does not: for a path it is the home folder.
     if kind == "scalar" or text == "null":
         return Node(parse_scalar(text), mark)
@@ -85,7 +88,16 @@ def _parse_list(text: str, mark: Mark) -> Node:
     return Node(tuple(Node(word, mark) for word in words), mark)
 
 
+def _parse_mapping(text: str, mark: Mark) -> Node:
+    if not text.lstrip().startswith("{"):
+        raise ValueError("must be a mapping in braces, for example {NAME: value}")
+    return parse_yaml(text, lambda _line, _column: mark) or Node({}, mark)
+
+
 def _from_flag(value: object, kind: LeafKind | None, mark: Mark, cwd: Path) -> Node:
+    if isinstance(value, Mapping):
+        children = {str(name): _from_flag(item, None, mark, cwd) for name, item in value.items()}
+        return Node(children, mark, dict.fromkeys(children, mark))
     if isinstance(value, (list, tuple)):
         return Node(tuple(_from_flag(item, None, mark, cwd) for item in value), mark)
     if isinstance(value, Path) or (kind == "path" and isinstance(value, str)):

@@ -12,9 +12,10 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from comfymodal.errors import ProjectError
 from comfymodal.project.check import check_project
+from comfymodal.project.docs import describe_fields
 from comfymodal.project.layers import misspelt_variables, read_environment, read_flags
 from comfymodal.project.problems import Mark, Problem, printable, project_error
-from comfymodal.project.schema import VERSION, Project, leaves
+from comfymodal.project.schema import LOCAL_ONLY, VERSION, Project, leaves, models
 from comfymodal.project.tree import Node, parse_yaml
 
 FILE_NAMES = ("comfymodal.yaml", "comfymodal.yml")
@@ -66,18 +67,28 @@ def load_project(
     base = cwd if path is None else (cwd / path).parent
     settings = check_project(root, base=base, problems=problems)
     origins = {key: _origin(root, key) for key in leaves()}
-    return LoadedProject(settings, origins, path and cwd / path, tuple(misspelt_variables(environ)))
+    warnings = (*misspelt_variables(environ), *_without_effect(settings, origins))
+    return LoadedProject(settings, origins, path and cwd / path, warnings)
 
 
 def json_schema() -> dict[str, Any]:
     """Give the JSON Schema (draft 2020-12) of the project file, for editors."""
     schema = Project.model_json_schema(schema_generator=_SchemaWithoutFieldTitles)
+    describe_fields(schema, models())
     return {
         "$schema": GenerateJsonSchema.schema_dialect,
         "$id": SCHEMA_ID,
         **schema,
         "title": "comfymodal project file",
     }
+
+
+def _without_effect(settings: Project, origins: Mapping[str, str]) -> list[str]:
+    # Folders for volumes are not warned of: a project that is used on both targets has them for good reason.
+    if settings.target == "local":
+        return []
+    idle = sorted(key for key in LOCAL_ONLY if key.startswith("comfyui.") and origins[key].startswith("file "))
+    return [f"{key} counts only on the local target" for key in idle]
 
 
 def _require_file(path: Path, cwd: Path) -> Path:

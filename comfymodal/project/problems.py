@@ -15,6 +15,18 @@ _SECRET = re.compile(
 )
 
 
+class Mistake(ValueError):
+    """What is wrong with one value, in words that follow its key: `must be ...`; `hint` says what to do.
+
+    Of a whole section, `at` names the keys it is about: the first that is written is where the mistake is shown.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None, at: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.hint = hint
+        self.at = at
+
+
 @dataclass(frozen=True, slots=True)
 class Mark:
     """Where a value was written: a file with line and column (from 1), an env var, a flag, or nowhere."""

@@ -2,134 +2,69 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    PlainValidator,
-    ValidationInfo,
-    WithJsonSchema,
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from comfymodal.project.problems import Mistake
+from comfymodal.project.values import (
+    ContainerEnv,
+    CustomNodes,
+    Duration,
+    DurationOrNever,
+    EngineVersion,
+    Gpus,
+    LocalPath,
+    ModalName,
+    Naming,
+    ProjectName,
+    PythonPackages,
+    ScaledownWindow,
+    Timeout,
+    Url,
+    Usd,
+    VolumeVersion,
+    refuse_lookalikes,
+    whole,
 )
-
-from comfymodal.project.durations import LONGEST_S, PATTERN, SHORTEST_S, format_duration, parse_duration
-from comfymodal.project.naming import check_naming
 
 VERSION = 1
 """The only version of the file format this release reads."""
 
-LeafKind = Literal["text", "path", "list", "scalar"]
-"""How the text of an env var becomes a value: as it is, as a path, as a list of words, or as a YAML scalar."""
+_ROLES = ("models", "inputs", "outputs")
 
+AS_WRITTEN = ("comfyui.env", "costs.per_run_usd")
+"""Keys whose numbers and booleans are text: `CUDA: 12.10` is not 12.1, and dollars are never binary fractions."""
 
-def _matching(pattern: str, words: str) -> tuple[AfterValidator, WithJsonSchema]:
-    # pydantic's own pattern error shows the regular expression; operators get words.
-    def check(value: str) -> str:
-        if re.fullmatch(pattern, value) is None:
-            raise ValueError(f"must be {words}")
-        return value
+LOCAL_ONLY = frozenset(
+    {f"comfyui.{name}" for name in ("url", "path", "python", "discover", "idle_stop")}
+    | {f"volumes.{role}.path" for role in _ROLES}
+)
+"""Keys that count on the local target only."""
 
-    return AfterValidator(check), WithJsonSchema({"type": "string", "pattern": f"^{pattern}$"})
+_CONTAINERS = frozenset(
+    {f"volumes.{role}.version" for role in _ROLES}
+    | {f"comfyui.{name}" for name in ("custom_nodes", "python_packages", "env", "secrets", "gpu", "timeout")}
+    | {f"comfyui.{name}" for name in ("scaledown_window", "snapshot")}
+    | {f"comfyui.{name}" for name in ("min_containers", "max_containers", "buffer_containers")}
+)
 
+MODAL_ONLY = _CONTAINERS | {"modal.environment", "modal.workspace", "costs.per_run_usd"}
+"""Keys that count on Modal only."""
 
-def _check_url(value: str) -> str:
-    example = "for example http://127.0.0.1:8188"
-    try:
-        parts = urlsplit(value)
-        # Reading the port is what checks it.
-        well_formed = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        well_formed = False
-    if not well_formed or re.search(r"[\s\x00-\x1f\x7f]", value):
-        raise ValueError(f"must be an http:// or https:// address with a host, {example}")
-    if "@" in parts.netloc:
-        raise ValueError("must not contain a user name or password: secrets are names, never values")
-    if "?" in value or "#" in value:
-        raise ValueError(f"must be the base address without ? or #, {example}")
-    return value.rstrip("/")
+DEPLOYED = (
+    _CONTAINERS
+    | {"comfyui.version", "comfyui.args", "comfyui.boot_timeout"}
+    | {f"volumes.{role}.name" for role in _ROLES}
+)
+"""Keys that take effect on Modal with the next `deploy`; all others are read by every command."""
 
-
-def expand_path(text: str, *, base: Path | None) -> str:
-    """Expand `~` and put a relative path under `base`. Raises ValueError for text that cannot be a path.
-
-    Symlinks and `..` are kept: the `python` of a virtual environment is a symlink whose target is another Python.
-    """
-    if not text.strip() or "\0" in text:
-        raise ValueError("must be a path")
-    expanded = os.path.expanduser(text)
-    if expanded.startswith("~"):
-        raise ValueError(f"nobody called {Path(text).parts[0][1:]} has a home folder here")
-    return os.path.join(base, expanded) if base else expanded
-
-
-def _parse_path(value: object, info: ValidationInfo) -> Path:
-    if not isinstance(value, (str, Path)):
-        # `~` alone is YAML for null.
-        raise ValueError("must be a path; put quotes around it")
-    return Path(expand_path(str(value), base=(info.context or {}).get("base")))
-
-
-def _refuse_lookalikes(value: object) -> object:
-    # Python takes True and 1.0 for 1.
-    if type(value) is not int:
-        raise ValueError("must be the number 1, without quotes")
-    return value
-
-
-def _parse_idle(value: object) -> float | None:
-    return None if value == "never" else parse_duration(value)
-
-
-def _show_idle(value: float | None) -> str:
-    return "never" if value is None else format_duration(value)
-
-
-_DURATION_FORMS: list[dict[str, Any]] = [
-    {"type": "string", "pattern": f"^{PATTERN}$", "examples": ["90s", "15m", "1h30m"]},
-    {"type": "number", "minimum": SHORTEST_S, "maximum": LONGEST_S},
-]
-
-Duration = Annotated[
-    float,
-    PlainValidator(parse_duration),
-    PlainSerializer(format_duration, when_used="json"),
-    WithJsonSchema({"anyOf": _DURATION_FORMS}),
-]
-"""Seconds; written as `15m` and shown that way again."""
-
-DurationOrNever = Annotated[
-    float | None,
-    PlainValidator(_parse_idle),
-    PlainSerializer(_show_idle, when_used="json"),
-    WithJsonSchema({"anyOf": [*_DURATION_FORMS, {"const": "never"}]}),
-]
-"""Seconds, or None for `never`."""
-
-LocalPath = Annotated[Path, PlainValidator(_parse_path), WithJsonSchema({"type": "string", "minLength": 1})]
-"""Absolute once validated with a `base` in the validation context."""
-
-ProjectName = Annotated[
-    str, *_matching("[a-z0-9][a-z0-9-]{0,39}", "1 to 40 lower-case letters, digits and dashes, no dash first")
-]
-VolumeName = Annotated[
-    str, *_matching("[A-Za-z0-9][A-Za-z0-9._-]{0,63}", "1 to 64 letters, digits, dots, dashes and underscores")
-]
-Url = Annotated[
-    str, AfterValidator(_check_url), WithJsonSchema({"type": "string", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://[^ ?#@]+$"})
-]
-Naming = Annotated[str, AfterValidator(check_naming)]
-
-
-EngineVersion = Annotated[str, *_matching(r"[0-9]+(\.[0-9A-Za-z+-]+)+", "a version of ComfyUI, for example 0.3.75")]
+LeafKind = Literal["text", "path", "list", "mapping", "scalar"]
+"""How the text of an env var becomes a value: as it is, as a path, as a list of words, as a YAML mapping in braces,
+or as a YAML scalar."""
 
 
 class Config(BaseModel):
@@ -137,7 +72,6 @@ class Config(BaseModel):
         extra="forbid",
         strict=True,
         frozen=True,
-        use_attribute_docstrings=True,
         # Only Project is ever validated; building a validator for every part costs start-up time for nothing.
         defer_build=True,
     )
@@ -146,20 +80,22 @@ class Config(BaseModel):
 class Volume(Config):
     path: LocalPath | None = None
     """Folder on this machine that stands for the volume; without it, a folder under the user's state folder."""
+    version: VolumeVersion = 2
+    """Version of a volume that has to be created; an existing one is kept as it is. Modal calls version 2 beta."""
 
 
 class ModelsVolume(Volume):
-    name: VolumeName = "comfy-models"
+    name: ModalName = "comfy-models"
     """Name of the volume that holds models in ComfyUI's folders (checkpoints, loras, vae ...)."""
 
 
 class InputsVolume(Volume):
-    name: VolumeName = "comfy-inputs"
+    name: ModalName = "comfy-inputs"
     """Name of the volume that holds the files workflows read."""
 
 
 class OutputsVolume(Volume):
-    name: VolumeName = "comfy-outputs"
+    name: ModalName = "comfy-outputs"
     """Name of the volume that holds one folder per run."""
 
 
@@ -172,23 +108,68 @@ class Volumes(Config):
     """Where runs and their output files are kept."""
 
 
+class Modal(Config):
+    environment: ModalName | None = None
+    """Environment of the Modal workspace; without it, the one of Modal's own configuration."""
+    workspace: ModalName | None = None
+    """Workspace the token must belong to, so that nothing runs on another one's bill; without it, any."""
+
+
 class ComfyUI(Config):
     url: Url | None = None
-    """Address of a running ComfyUI server to use."""
+    """Address of a running ComfyUI server to use. Local target only."""
     path: LocalPath | None = None
-    """ComfyUI installation to start when no server is running."""
+    """ComfyUI installation to start when no server is running. Local target only."""
     python: LocalPath | None = None
-    """Python that starts the installation, usually the one of its virtual environment."""
+    """Python that starts the installation, usually the one of its virtual environment. Local target only."""
     version: EngineVersion | None = None
-    """Installed engine to use (`comfymodal engine status`); without it 0.3.75 when it is there, else the newest."""
+    """Version of ComfyUI. On this machine an installed engine (`comfymodal engine status`), by default 0.3.75 when it
+    is there, else the newest; on Modal the release the image is built from, by default the newest known."""
     args: tuple[str, ...] = ()
-    """Extra arguments for ComfyUI when it is started here, for example `--lowvram`."""
+    """Extra arguments for ComfyUI when comfymodal starts it, for example `--lowvram`."""
     discover: bool = True
-    """Whether to look for a running server on 127.0.0.1:8188."""
+    """Whether to look for a running server on 127.0.0.1:8188. Local target only."""
     idle_stop: DurationOrNever = Field(default=900.0, json_schema_extra={"default": "15m"})
-    """How long a started ComfyUI may be idle before it is stopped, or `never`."""
+    """How long a started ComfyUI may be idle before it is stopped, or `never`. Local target only."""
     boot_timeout: Duration = Field(default=600.0, json_schema_extra={"default": "10m"})
     """How long a started ComfyUI may take until it answers."""
+    stall_timeout: DurationOrNever = Field(default=900.0, json_schema_extra={"default": "15m"})
+    """How long a prompt may show no sign of life before the run is ended, or `never`."""
+    custom_nodes: CustomNodes = ()
+    """Custom nodes in the image: `id@version` of the Comfy registry, or `https://host/path@COMMIT` with 40 hex digits.
+    Modal only."""
+    python_packages: PythonPackages = ()
+    """Further Python packages in the image: `name==version`, `name @ https://...` or the address of a wheel.
+    Modal only."""
+    env: ContainerEnv = Field(default={})
+    """Env vars of the render containers; no secrets: those are named under `secrets`. Modal only."""
+    secrets: tuple[ModalName, ...] = ()
+    """Names of the Modal secrets whose keys the render containers get as env vars. Modal only."""
+    gpu: Gpus = ("L40S",)
+    """GPU of a render container, for example `L40S`, `A100-80GB` or `H100:2`; of a list, the first that is free.
+    Modal only."""
+    timeout: Timeout = Field(default=3600.0, json_schema_extra={"default": "1h"})
+    """How long one run may take on Modal, at most 24h. Modal only."""
+    scaledown_window: ScaledownWindow = Field(default=60.0, json_schema_extra={"default": "1m"})
+    """How long an idle container is kept, and paid for, in case another run comes: 2s to 1h. Modal only."""
+    min_containers: Annotated[int, *whole(0, 100)] = 0
+    """Containers that are always kept, and always paid for. Modal only."""
+    max_containers: Annotated[int, *whole(1, 100)] = 3
+    """Containers that run at once at most; further runs wait. Modal only."""
+    buffer_containers: Annotated[int, *whole(0, 100)] = 0
+    """Containers that are kept ready, and paid for, beside those at work. Modal only."""
+    snapshot: Literal["off", "cpu", "gpu"] = "off"
+    """Whether a container starts from a memory snapshot of a ComfyUI that already answers. Modal only."""
+
+    @model_validator(mode="after")
+    def _check_containers(self) -> Self:
+        kept = self.min_containers + self.buffer_containers
+        if self.max_containers < kept:
+            raise Mistake(
+                f"max_containers ({self.max_containers}) must be at least min_containers + buffer_containers ({kept})",
+                at=("max_containers", "min_containers", "buffer_containers"),
+            )
+        return self
 
 
 class Render(Config):
@@ -200,21 +181,35 @@ class Render(Config):
     Fields: {run_id} {prompt} {node_id} {title} {class_type} {index} {stem} {ext} {seed} {workflow}"""
 
 
+class Costs(Config):
+    per_run_usd: Usd = None
+    """The most one run may cost, in US dollars (`2.50`); without it, no limit but the timeout. Modal only."""
+
+
 class Project(Config):
     """A comfymodal project file."""
 
-    version: Annotated[Literal[1], BeforeValidator(_refuse_lookalikes)]
+    version: Annotated[Literal[1], BeforeValidator(refuse_lookalikes)]
     """Version of the file format."""
     project: ProjectName = "default"
     """Name of the project; runs and costs are recorded under it."""
-    target: Literal["local"] = "local"
-    """Where jobs run: `local` is this machine."""
+    target: Literal["local", "modal"] = "local"
+    """Where jobs run: `local` is this machine, `modal` a GPU that is rented by the second."""
+    modal: Modal = Field(default_factory=Modal)
+    """Which workspace and environment of Modal is used."""
     volumes: Volumes = Field(default_factory=Volumes)
     """Named places for models, input files and output files."""
     comfyui: ComfyUI = Field(default_factory=ComfyUI)
-    """Which ComfyUI renders: a running server, or an installation to start."""
+    """Which ComfyUI renders: a running server, an installation to start, or an image on Modal and its containers."""
     render: Render = Field(default_factory=Render)
     """Where output files go and how they are named."""
+    costs: Costs = Field(default_factory=Costs)
+    """What may be spent."""
+
+
+def models() -> tuple[type[Config], ...]:
+    """Give Project and the models of all its parts."""
+    return tuple(dict.fromkeys(model for _, model in _models(Project, "")))
 
 
 def sections() -> Mapping[str, tuple[str, ...]]:
@@ -250,7 +245,9 @@ def _kind(annotation: Any) -> LeafKind:
         return "text" if isinstance(get_args(annotation)[0], str) else "scalar"
     if get_origin(annotation) is tuple:
         return "list"
+    if get_origin(annotation) is dict:
+        return "mapping"
     if type(None) in get_args(annotation):
         return _kind(get_args(annotation)[0])
-    kinds: Mapping[Any, LeafKind] = {str: "text", Path: "path"}
+    kinds: Mapping[Any, LeafKind] = {str: "text", Decimal: "text", Path: "path"}
     return kinds.get(annotation, "scalar")

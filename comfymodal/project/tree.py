@@ -6,6 +6,7 @@ would turn `no` into False, `010` into 8, `12:30` into 750, `2024-01-01` into a 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -36,12 +37,16 @@ _NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A value and where it was written; `keys` has the place of each key of a mapping."""
+    """A value and where it was written; `keys` has the place of each key of a mapping.
+
+    `written` is the text of a scalar in the file: 12.10 is the number 12.1, yet an env var wants what was typed.
+    """
 
     value: Scalar | tuple[Node, ...] | Mapping[str, Node]
     mark: Mark
     keys: Mapping[str, Mark] = field(default_factory=dict)
     weight: int = VALUE_WEIGHT
+    written: str = ""
 
     def plain(self) -> object:
         """Give the value alone, as JSON would have it."""
@@ -50,6 +55,15 @@ class Node:
         if isinstance(self.value, tuple):
             return [child.plain() for child in self.value]
         return self.value
+
+    def as_written(self) -> Node:
+        """Give this tree with numbers and booleans as text, in the spelling of the file."""
+        if isinstance(self.value, Mapping):
+            children = {key: child.as_written() for key, child in self.value.items()}
+            return Node(children, self.mark, self.keys, self.weight)
+        if isinstance(self.value, (bool, int, float)):
+            return Node(self.written or json.dumps(self.value), self.mark)
+        return self
 
     def walk(self, path: tuple[Key, ...] = ()) -> Iterator[tuple[tuple[Key, ...], Node]]:
         """Visit this node and all below it, each with its path."""
@@ -61,6 +75,11 @@ class Node:
         """Give the node at `path`, or the nearest one above it that exists."""
         child = dict(self._children()).get(path[0]) if path else None
         return self if child is None else child.closest(path[1:])
+
+    def find(self, path: tuple[Key, ...]) -> Node | None:
+        """Give the node at `path`, None when there is none."""
+        child = dict(self._children()).get(path[0]) if path else self
+        return child if child is None or not path else child.find(path[1:])
 
     def with_leaf(self, path: tuple[str, ...], leaf: Node) -> Node:
         """Copy the tree with `leaf` at `path`. A value that stands where a mapping must be is left to be reported."""
@@ -195,7 +214,8 @@ class _Builder:
         self._weigh(path, event, len(event.value))
         is_plain = event.tag is None and event.style is None
         value = parse_scalar(event.value) if is_plain else event.value
-        return Node(value, self._mark(event.start_mark), weight=VALUE_WEIGHT + len(event.value))
+        weight = VALUE_WEIGHT + len(event.value)
+        return Node(value, self._mark(event.start_mark), weight=weight, written=event.value)
 
     def _sequence(self, path: tuple[Key, ...], start: yaml.SequenceStartEvent) -> Node:
         before, children = self._weight - VALUE_WEIGHT, list[Node]()

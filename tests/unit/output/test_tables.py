@@ -74,12 +74,15 @@ from tests.unit.output.result_samples import output_file, run_report, run_view
                 None,
                 tuple(
                     ConfigRow(f"k{number}", value, "default", "run")
-                    for number, value in enumerate([True, None, "x", 5, ["a", "b"], []])
+                    for number, value in enumerate([True, None, "x", 5, ["a", "b"], [], {"A": "1", "B": "x"}])
                 ),
                 (),
             ),
-            ("setting", "value", "from"),
-            [(f"k{number}", text, "default") for number, text in enumerate(["true", "", "x", "5", "a b", ""])],
+            ("setting", "value", "from", "read at"),
+            [
+                (f"k{number}", text, "default", "run")
+                for number, text in enumerate(["true", "", "x", "5", "a b", "", "A=1 B=x"])
+            ],
             id="settings",
         ),
         pytest.param(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,25 @@ def test_one_key_of_a_section_leaves_the_others(tmp_path: Path) -> None:
         ("COMFYMODAL_PROJECT", "010", "010"),
         ("COMFYMODAL_VOLUMES_INPUTS_NAME", "true", "true"),
         ("COMFYMODAL_COMFYUI_PATH", "~", Path(os.path.expanduser("~"))),
+        ("COMFYMODAL_TARGET", "modal", "modal"),
+        ("COMFYMODAL_MODAL_ENVIRONMENT", "dev", "dev"),
+        ("COMFYMODAL_VOLUMES_MODELS_VERSION", "1", 1),
+        ("COMFYMODAL_COMFYUI_GPU", "l40s a100-80gb", ("L40S", "A100-80GB")),
+        ("COMFYMODAL_COMFYUI_CUSTOM_NODES", "a@1.0 b@2", ("a@1.0", "b@2")),
+        ("COMFYMODAL_COMFYUI_PYTHON_PACKAGES", "['x == 1', y==2]", ("x == 1", "y==2")),
+        (
+            "COMFYMODAL_COMFYUI_ENV",
+            "{A: 12.10, B: 'x y', C: TRUE, D: 0x10}",
+            {"A": "12.10", "B": "x y", "C": "TRUE", "D": "0x10"},
+        ),
+        ("COMFYMODAL_COMFYUI_ENV", "{}", {}),
+        ("COMFYMODAL_COMFYUI_SECRETS", "hf-credentials", ("hf-credentials",)),
+        ("COMFYMODAL_COMFYUI_SNAPSHOT", "off", "off"),
+        ("COMFYMODAL_COMFYUI_MAX_CONTAINERS", "10", 10),
+        ("COMFYMODAL_COMFYUI_TIMEOUT", "2h", 7200.0),
+        ("COMFYMODAL_COMFYUI_STALL_TIMEOUT", "never", None),
+        ("COMFYMODAL_COSTS_PER_RUN_USD", "2.50", Decimal("2.50")),
+        ("COMFYMODAL_COSTS_PER_RUN_USD", "null", None),
     ],
 )
 def test_env_vars_are_read_by_the_kind_of_their_key(tmp_path: Path, variable: str, text: str, value: object) -> None:
@@ -100,7 +120,7 @@ def test_paths_from_env_vars_and_flags_are_relative_to_the_current_folder(tmp_pa
 
 
 def test_every_key_but_version_has_its_own_env_var() -> None:
-    assert len(set(variables().values())) == len(variables()) == 18
+    assert len(set(variables().values())) == len(variables()) == 36
     assert "COMFYMODAL_VERSION" not in variables()
 
 
@@ -120,8 +140,8 @@ def test_misspelt_env_vars_are_warned_about(tmp_path: Path) -> None:
 def test_mistakes_in_env_vars_and_flags_name_them(tmp_path: Path) -> None:
     environ = {"COMFYMODAL_COMFYUI_DISCOVER": "maybe", "COMFYMODAL_COMFYUI_ARGS": "'x"}
     flags = {"project": "A B", "render.namin": "x"}
-    error = refusal(tmp_path, "version: 1\nmodal: {}\n", environ=environ, flags=flags)
-    assert error.message == "comfymodal.yaml:2:1: modal: unknown key (and 4 more)"
+    error = refusal(tmp_path, "version: 1\ntraning: {}\n", environ=environ, flags=flags)
+    assert error.message == "comfymodal.yaml:2:1: traning: unknown key (and 4 more)"
     shown = {(one["variable"] or one["is_flag"], one["key"], one["message"]) for one in error.details["problems"][1:]}
     assert shown == {
         ("COMFYMODAL_COMFYUI_DISCOVER", "comfyui.discover", 'must be true or false, not "maybe"'),
@@ -138,6 +158,16 @@ def test_mistakes_in_env_vars_and_flags_name_them(tmp_path: Path) -> None:
             {"COMFYMODAL_COMFYUI_URL": "x"},
             "COMFYMODAL_COMFYUI_URL: comfyui.url: must be an http:// or https:// address",
         ),
+        (
+            {"COMFYMODAL_COMFYUI_ENV": "A=1"},
+            "COMFYMODAL_COMFYUI_ENV: comfyui.env: must be a mapping in braces, for example {NAME: value}",
+        ),
+        ({"COMFYMODAL_COMFYUI_ENV": "{A: 1"}, "COMFYMODAL_COMFYUI_ENV: not valid YAML: "),
+        (
+            {"COMFYMODAL_COMFYUI_ENV": "{API_KEY: 1}"},
+            "COMFYMODAL_COMFYUI_ENV: comfyui.env.API_KEY: looks like a secret; secrets are names, never values",
+        ),
+        ({"COMFYMODAL_COMFYUI_GPU": "L40S L41S"}, "COMFYMODAL_COMFYUI_GPU: comfyui.gpu[1]: L41S is not a GPU of Modal"),
         ({"COMFYMODAL_COMFYUI_ARGS": "[a"}, "COMFYMODAL_COMFYUI_ARGS: not valid YAML: "),
         ({"COMFYMODAL_COMFYUI_ARGS": "[5]"}, "COMFYMODAL_COMFYUI_ARGS: comfyui.args[0]: must be text, not 5"),
         ({"COMFYMODAL_COMFYUI_PATH": "a\udcffb"}, "COMFYMODAL_COMFYUI_PATH: comfyui.path: is not UTF-8 text"),
@@ -147,3 +177,30 @@ def test_an_env_var_stands_where_file_line_and_column_would(
     tmp_path: Path, environ: dict[str, str], message: str
 ) -> None:
     assert refusal(tmp_path, "version: 1\n", environ=environ).message.startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "found"),
+    [
+        ("comfyui.gpu", "h100:2", ("H100:2",)),
+        ("comfyui.gpu", ["h100", "l40s"], ("H100", "L40S")),
+        ("comfyui.env", {"A": 0.1, "B": True, "C": "x"}, {"A": "0.1", "B": "true", "C": "x"}),
+        ("comfyui.max_containers", 7, 7),
+        ("costs.per_run_usd", Decimal("0.10"), Decimal("0.10")),
+        ("costs.per_run_usd", "0.10", Decimal("0.10")),
+        ("target", "modal", "modal"),
+    ],
+)
+def test_flags_set_what_the_file_can(tmp_path: Path, key: str, value: object, found: object) -> None:
+    loaded = load(tmp_path, "version: 1\ncomfyui: {gpu: T4, env: {Z: 1}}\n", flags={key: value})
+    at: Any = loaded.settings
+    for name in key.split("."):
+        at = getattr(at, name)
+    assert (at, loaded.origins[key]) == (found, "flag")
+
+
+def test_a_mistake_in_a_flag_names_its_key(tmp_path: Path) -> None:
+    error = refusal(tmp_path, "version: 1\n", flags={"comfyui.gpu": "L40"})
+    assert error.message.startswith("flag: comfyui.gpu: L40 is not a GPU of Modal")
+    error = refusal(tmp_path, "version: 1\n", flags={"comfyui.env": {"HF_TOKEN": "x"}})
+    assert error.message == "flag: comfyui.env.HF_TOKEN: looks like a secret; secrets are names, never values"

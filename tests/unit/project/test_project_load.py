@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,14 @@ def test_without_a_file_everything_has_a_default(tmp_path: Path) -> None:
     assert (settings.version, settings.project, settings.target, loaded.path) == (1, "default", "local", None)
     assert settings.volumes.models.name == "comfy-models"
     assert settings.volumes.inputs.path is None
+    assert settings.volumes.inputs.version == 2
+    assert (settings.modal.environment, settings.modal.workspace, settings.costs.per_run_usd) == (None, None, None)
     assert settings.comfyui.model_dump() == {
         **{"url": None, "path": None, "python": None, "args": (), "discover": True},
-        **{"version": None, "idle_stop": 900.0, "boot_timeout": 600.0},
+        **{"version": None, "idle_stop": 900.0, "boot_timeout": 600.0, "stall_timeout": 900.0},
+        **{"custom_nodes": (), "python_packages": (), "env": {}, "secrets": (), "gpu": ("L40S",), "snapshot": "off"},
+        **{"timeout": 3600.0, "scaledown_window": 60.0},
+        **{"min_containers": 0, "max_containers": 3, "buffer_containers": 0},
     }
     assert settings.render.output_dir == tmp_path / "outputs"
     assert settings.render.naming == "{stem}{ext}"
@@ -79,6 +85,97 @@ render:
     assert settings.comfyui.idle_stop is None
     assert settings.comfyui.boot_timeout == 100.0
     assert settings.render.output_dir == Path(os.path.expanduser("~/pictures"))
+
+
+MODAL = """\
+version: 1
+target: modal
+modal: {environment: dev, workspace: studio-1}
+volumes:
+  models: {version: 1}
+comfyui:
+  version: 0.3.75
+  custom_nodes:
+  - was-node-suite-comfyui@1.0.2
+  - https://github.com/kijai/ComfyUI-WanVideoWrapper@0123456789abcdef0123456789abcdef01234567
+  python_packages:
+  - sageattention==2.2.0
+  - "flash-attn @ https://example.com/flash_attn-2.whl"
+  - https://example.com/some-1.0-py3-none-any.whl#sha256=00
+  - "triton[tests]==3.1"
+  - thing @ git+https://github.com/a/thing@0123456789abcdef0123456789abcdef01234567
+  env:
+    TOKENIZERS_PARALLELISM: false
+    CUDA_LEVEL: 12.10
+    OMP_NUM_THREADS: 08
+    PROMPT: "a b"
+    EMPTY: ""
+  secrets: [hf-credentials]
+  gpu: [l40s, "a100-80gb:2"]
+  timeout: 1d
+  scaledown_window: 2s
+  min_containers: 1
+  max_containers: 3
+  buffer_containers: 2
+  snapshot: off
+  stall_timeout: never
+costs: {per_run_usd: 0.10}
+"""
+
+
+def test_a_full_file_for_modal_is_read(tmp_path: Path) -> None:
+    loaded = load(tmp_path, MODAL)
+    settings, comfyui = loaded.settings, loaded.settings.comfyui
+    assert (settings.target, settings.modal.environment, settings.modal.workspace) == ("modal", "dev", "studio-1")
+    assert (settings.volumes.models.version, settings.volumes.inputs.version) == (1, 2)
+    assert comfyui.custom_nodes[0] == "was-node-suite-comfyui@1.0.2"
+    assert len(comfyui.python_packages) == 5
+    assert comfyui.env == {
+        **{"TOKENIZERS_PARALLELISM": "false", "CUDA_LEVEL": "12.10", "OMP_NUM_THREADS": "08"},
+        **{"PROMPT": "a b", "EMPTY": ""},
+    }
+    assert comfyui.gpu == ("L40S", "A100-80GB:2")
+    assert (comfyui.timeout, comfyui.scaledown_window, comfyui.stall_timeout) == (86400.0, 2.0, None)
+    assert (comfyui.min_containers, comfyui.max_containers, comfyui.buffer_containers) == (1, 3, 2)
+    assert comfyui.snapshot == "off"
+    assert settings.costs.per_run_usd == Decimal("0.1")
+    assert loaded.warnings == ()
+    assert loaded.origins["comfyui.env"] == "file comfymodal.yaml:17"
+
+
+@pytest.mark.parametrize(("text", "snapshot"), [("off", "off"), ("'off'", "off"), ("cpu", "cpu"), ("gpu", "gpu")])
+def test_an_unquoted_off_is_text(tmp_path: Path, text: str, snapshot: str) -> None:
+    assert load(tmp_path, f"version: 1\ncomfyui: {{snapshot: {text}}}\n").settings.comfyui.snapshot == snapshot
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("2.50", "2.50"), ("'2.50'", "2.50"), ("3", "3"), ("1e-4", "0.0001"), ("0.1", "0.1"), (".5", "0.5")],
+)
+def test_dollars_are_exact_and_shown_as_text(tmp_path: Path, text: str, shown: str) -> None:
+    costs = load(tmp_path, f"version: 1\ncosts: {{per_run_usd: {text}}}\n").settings.costs
+    assert costs.per_run_usd == Decimal(shown)
+    assert costs.model_dump(mode="json") == {"per_run_usd": shown}
+
+
+def test_settings_that_count_only_on_this_machine_are_warned_of_on_modal(tmp_path: Path) -> None:
+    text = """\
+version: 1
+volumes: {models: {path: /data}}
+comfyui: {url: "http://h:1", path: /c, python: /p, idle_stop: 1m, discover: false, boot_timeout: 5m}
+"""
+    assert load(tmp_path, text).warnings == ()
+    names = ("discover", "idle_stop", "path", "python", "url")
+    warnings = tuple(f"comfyui.{name} counts only on the local target" for name in names)
+    assert load(tmp_path, text, flags={"target": "modal"}).warnings == warnings
+    assert load(tmp_path, text, environ={"COMFYMODAL_TARGET": "modal"}).warnings == warnings
+    # An env var is set for this machine, whatever the project.
+    environ = {"COMFYMODAL_COMFYUI_URL": "http://h:1"}
+    assert load(tmp_path, "version: 1\ntarget: modal\n", environ=environ).warnings == ()
+
+
+def test_settings_for_modal_are_no_matter_on_this_machine(tmp_path: Path) -> None:
+    assert load(tmp_path, MODAL, flags={"target": "local"}).warnings == ()
 
 
 def test_a_venv_python_that_is_a_symlink_stays_one(tmp_path: Path) -> None:

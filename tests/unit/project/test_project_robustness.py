@@ -18,6 +18,8 @@ ROUNDS = 600
 SEEDS = [
     b"version: 1\nproject: x\ncomfyui: {url: 'http://h', args: [a, b], idle_stop: 15m, discover: true}\n",
     b"version: 1\nvolumes:\n  models: &m\n    name: comfy-models\n    path: /data\n  inputs: *m\n",
+    b"version: 1\ntarget: modal\ncomfyui: {gpu: [L40S, T4], env: {A: 1.50}, custom_nodes: [a@1], snapshot: off}\n",
+    b"version: 1\ncosts: {per_run_usd: 2.50}\ncomfyui: {python_packages: ['a @ https://h/a.whl', b==1], timeout: 2h}\n",
     b'version: 1\nrender:\n  output_dir: "~/out"\n  naming: "{stem}_{index:03}{ext}"\n',
 ]
 PIECES = [
@@ -67,13 +69,14 @@ def mutate(rng: random.Random, data: bytes) -> bytes:
 
 VALUES: list[object] = [
     *(None, True, 0, 1, -1, 1e-4, 1e300, 10**30, "", "~", "x", "1", "15m", "never", "http://h", "{stem}", "../x", "\0"),
+    *("L40S", ["a@1"], ["a==1"], {"A": 1.5, "[key]": None}, {"[key]": {"[key]": 1}}, 2, "off", "2.50", "1h", "modal"),
     *([], ["a"], [1, [2]], {}, {"path": "p"}, {"version": 1}, "\ud800", "\u2028", "a\nb", "http://[", "é" * 300),
 ]
 
 
 def build_tree(rng: random.Random) -> object:
     tree: dict[str, object] = {"version": 1}
-    for key in rng.sample([*sections(), *leaves(), "zz", "comfyui.zz"], k=rng.randrange(1, 5)):
+    for key in rng.sample([*sections(), *leaves(), "zz", "comfyui.zz"], k=rng.randrange(1, 4)):
         at: Any = tree
         *above, name = key.split(".")
         for step in above:
@@ -114,6 +117,7 @@ def test_no_values_raise_anything_but_project_error(tmp_path: Path) -> None:
 def test_no_env_var_raises_anything_but_project_error(tmp_path: Path) -> None:
     rng = random.Random(SEED)
     names = ["COMFYUI_ARGS", "COMFYUI_URL", "COMFYUI_PYTHON", "RENDER_NAMING", "COMFYUI_IDLE_STOP", "PROJECT"]
+    names += ["COMFYUI_ENV", "COMFYUI_GPU", "COMFYUI_CUSTOM_NODES", "COMFYUI_PYTHON_PACKAGES", "COSTS_PER_RUN_USD"]
     for _ in range(ROUNDS // 2):
         pieces = rng.choices(PIECES, k=rng.randrange(1, 4))
         text = b"".join(pieces).decode("utf-8", "surrogateescape")

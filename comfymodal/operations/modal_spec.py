@@ -1,0 +1,57 @@
+"""Makes Modal's settings from the project: what the target needs, and nothing of the project file's shape."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from comfymodal.targets.spec import ContainerSpec, ImageSpec, ModalSpec, VolumeSpec
+
+if TYPE_CHECKING:
+    from comfymodal.project.schema import ComfyUI, Project
+
+NEWEST_COMFYUI = "0.45.2"
+"""What an image has when the project names no version: ComfyUI's newest release when this comfymodal was released
+(12 November 2026, https://docs.comfy.org/changelog)."""
+
+
+def modal_spec(project: Project, state: Path) -> ModalSpec:
+    """Give Modal as the project wants it; `state` is the folder on this machine for answers that are slow to get."""
+    volumes = project.volumes
+    return ModalSpec(
+        project=project.project,
+        environment=project.modal.environment,
+        workspace=project.modal.workspace,
+        volumes={
+            "models": VolumeSpec(volumes.models.name, volumes.models.version),
+            "inputs": VolumeSpec(volumes.inputs.name, volumes.inputs.version),
+            "outputs": VolumeSpec(volumes.outputs.name, volumes.outputs.version),
+        },
+        image=_image(project.comfyui),
+        containers=_containers(project.comfyui),
+        state=state,
+    )
+
+
+def _image(comfyui: ComfyUI) -> ImageSpec:
+    return ImageSpec(
+        comfyui_version=comfyui.version or NEWEST_COMFYUI,
+        custom_nodes=comfyui.custom_nodes,
+        python_packages=comfyui.python_packages,
+        env=dict(comfyui.env),
+        arguments=comfyui.args,
+    )
+
+
+def _containers(comfyui: ComfyUI) -> ContainerSpec:
+    return ContainerSpec(
+        gpus=comfyui.gpu,
+        timeout_s=comfyui.timeout,
+        boot_timeout_s=comfyui.boot_timeout,
+        scaledown_window_s=comfyui.scaledown_window,
+        min_containers=comfyui.min_containers,
+        max_containers=comfyui.max_containers,
+        buffer_containers=comfyui.buffer_containers,
+        snapshot=comfyui.snapshot,
+        secrets=comfyui.secrets,
+    )

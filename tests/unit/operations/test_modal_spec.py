@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from comfymodal.operations.modal_spec import NEWEST_COMFYUI, modal_spec
+from comfymodal.project.load import load_project
+from comfymodal.targets.spec import ContainerSpec, ImageSpec, ModalSpec, VolumeSpec
+
+FILE = """\
+version: 1
+project: portraits
+target: modal
+modal: {environment: dev, workspace: studio}
+volumes:
+  models: {name: m, version: 1}
+  inputs: {name: i}
+comfyui:
+  version: 0.3.75
+  args: [--lowvram]
+  custom_nodes: [a@1.0]
+  python_packages: [b==2.0]
+  env: {C: 12.10}
+  secrets: [hf-credentials]
+  gpu: [a100, h100:2]
+  timeout: 2h
+  boot_timeout: 5m
+  scaledown_window: 30s
+  min_containers: 1
+  max_containers: 9
+  buffer_containers: 2
+  snapshot: cpu
+"""
+
+
+def test_every_setting_of_modal_comes_from_the_project(tmp_path: Path) -> None:
+    path = tmp_path / "comfymodal.yaml"
+    path.write_text(FILE)
+    project = load_project(path, environ={}, cwd=tmp_path).settings
+    assert modal_spec(project, tmp_path / "state") == ModalSpec(
+        project="portraits",
+        environment="dev",
+        workspace="studio",
+        volumes={"models": VolumeSpec("m", 1), "inputs": VolumeSpec("i", 2), "outputs": VolumeSpec("comfy-outputs", 2)},
+        image=ImageSpec(
+            comfyui_version="0.3.75",
+            custom_nodes=("a@1.0",),
+            python_packages=("b==2.0",),
+            env={"C": "12.10"},
+            arguments=("--lowvram",),
+        ),
+        containers=ContainerSpec(
+            gpus=("A100", "H100:2"),
+            timeout_s=7200.0,
+            boot_timeout_s=300.0,
+            scaledown_window_s=30.0,
+            min_containers=1,
+            max_containers=9,
+            buffer_containers=2,
+            snapshot="cpu",
+            secrets=("hf-credentials",),
+        ),
+        state=tmp_path / "state",
+    )
+
+
+def test_without_a_version_the_newest_known_comfyui_is_built(tmp_path: Path) -> None:
+    project = load_project(None, environ={}, cwd=tmp_path).settings
+    spec = modal_spec(project, tmp_path)
+    assert spec.image.comfyui_version == NEWEST_COMFYUI
+    assert (spec.containers.gpus, spec.containers.snapshot) == (("L40S",), "off")
+    assert spec.environment is None
