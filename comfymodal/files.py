@@ -44,11 +44,15 @@ def append_json_line(path: Path, value: Any) -> None:
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """Every whole line of `path` that is a JSON object; empty when there is no such file. A torn line is skipped."""
     try:
-        lines = path.read_bytes().split(b"\n")
+        return parse_json_lines(path.read_bytes())
     except OSError:
         return []
+
+
+def parse_json_lines(text: bytes) -> list[dict[str, Any]]:
+    """Every whole line that is a JSON object."""
     found = []
-    for line in lines:
+    for line in text.split(b"\n"):
         try:
             value = json.loads(line)
         except ValueError:

@@ -14,7 +14,15 @@ from comfymodal.cli.boundary import run_guarded
 COMMANDS = {
     "render": "Render a ComfyUI workflow and bring back every output.",
     "workflow": "Look at workflows and check them, without rendering.",
-    "runs": "List, show, fetch, repeat and cancel runs.",
+    "runs": "List, show, attach to, fetch, repeat and cancel runs.",
+    "setup": "Create the volumes and secrets a project needs on Modal.",
+    "deploy": "Publish the project's render containers on Modal.",
+    "status": "What is deployed, which containers live, what they cost per hour.",
+    "warm": "Keep a container up for a while, so that renders start at once.",
+    "stop": "End every container of the project, so that nothing costs anything.",
+    "logs": "The lines of a run, or of the deployed app.",
+    "shell": "Open a shell in a container.",
+    "doctor": "Check everything a render on Modal needs.",
     "engine": "Install, start, watch, stop and remove ComfyUI on this machine.",
     "config": "Show, validate and describe the project file.",
 }

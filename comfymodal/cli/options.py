@@ -38,6 +38,19 @@ SetOption = Annotated[
 ComfyUrlOption = Annotated[
     str | None, typer.Option("--comfy-url", metavar="URL", help="Use this running ComfyUI server.")
 ]
+TargetOption = Annotated[
+    str | None,
+    typer.Option("--target", metavar="TARGET", help="Where it runs: local or modal [default: the project's]."),
+]
+GpuOption = Annotated[
+    str | None, typer.Option("--gpu", metavar="GPU", help="Modal GPU for this run, e.g. L40S, A100-80GB, H100:2.")
+]
+MaxCostOption = Annotated[
+    str | None, typer.Option("--max-cost", metavar="USD", help="Spend at most this on the run, e.g. 0.50.")
+]
+NoDownloadOption = Annotated[
+    bool, typer.Option("--no-download", help="Leave the outputs on the volume; `runs fetch` brings them.")
+]
 OutOption = Annotated[
     Path | None, typer.Option("-o", "--out", metavar="DIR", help="Write outputs here, not into a folder per run.")
 ]
@@ -57,6 +70,18 @@ def parse_wait(text: str | None) -> float | None:
         return parse_duration(float(text) if text.replace(".", "", 1).isdigit() else text)
     except ValueError as exc:
         raise typer.BadParameter(f"{text!r} {exc}", param_hint="--wait") from exc
+
+
+def parse_max_cost(text: str | None) -> int | None:
+    """Nanodollars in `0.50` or `$0.50`. Raises `typer.BadParameter`."""
+    from comfymodal.costs.rates import parse_money
+
+    if text is None:
+        return None
+    try:
+        return parse_money(text)
+    except ValueError as exc:
+        raise typer.BadParameter(str(exc), param_hint="--max-cost") from exc
 
 
 def open_context(config: Path | None, *, early_worker: EarlyWorker | None = None, **flags: Any) -> Context:

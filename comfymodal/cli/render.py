@@ -11,15 +11,20 @@ from comfymodal.cli.options import (
     ComfyUrlOption,
     ConfigOption,
     DryRunOption,
+    GpuOption,
     JsonEventsOption,
     JsonOption,
+    MaxCostOption,
+    NoDownloadOption,
     OutOption,
     QuietOption,
     SetOption,
+    TargetOption,
     WaitOption,
     YesOption,
     open_context,
     open_desk,
+    parse_max_cost,
     parse_wait,
 )
 
@@ -41,6 +46,16 @@ def render(
     open_: Annotated[bool, typer.Option("--open", help="Open the first output when done.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Submit, print the run id, do not wait.")] = False,
     wait: WaitOption = None,
+    no_download: NoDownloadOption = False,
+    target: TargetOption = None,
+    gpu: GpuOption = None,
+    retry_oom_on: Annotated[
+        str | None, typer.Option("--retry-oom-on", metavar="GPU", help="If GPU memory runs out, once more on this one.")
+    ] = None,
+    max_cost: MaxCostOption = None,
+    no_deploy: Annotated[
+        bool, typer.Option("--no-deploy", help="Fail rather than deploy to Modal what is not deployed yet.")
+    ] = False,
     comfy_url: ComfyUrlOption = None,
     config: ConfigOption = None,
     dry_run: DryRunOption = False,
@@ -52,8 +67,9 @@ def render(
     """Render a ComfyUI workflow and bring back every output."""
     from comfymodal.operations.anticipate import anticipate_render
 
-    early_worker = None if dry_run else anticipate_render()
+    early_worker = None if dry_run else anticipate_render(config, target)
 
+    from comfymodal.operations.follow import Waiting
     from comfymodal.operations.render import RenderRequest, plan_render
     from comfymodal.operations.render import render as render_workflow
     from comfymodal.output.show import open_output, show
@@ -64,10 +80,15 @@ def render(
         out=out,
         allow_partial=allow_partial,
         keep_temporary=previews,
-        wait_s=parse_wait(wait),
-        is_detached=detach,
+        gpu=gpu,
+        retry_oom_on=retry_oom_on,
+        max_cost=parse_max_cost(max_cost),
+        may_deploy=not no_deploy,
+        waiting=Waiting(wait_s=parse_wait(wait), is_detached=detach, is_download=not no_download),
     )
-    context = open_context(config, early_worker=early_worker, comfyui__url=comfy_url, render__naming=name)
+    context = open_context(
+        config, early_worker=early_worker, target=target, comfyui__url=comfy_url, render__naming=name
+    )
     with open_desk(as_json=as_json, as_events=as_events, yes=yes, quiet=quiet) as desk:
         if dry_run:
             show(plan_render(request, context, desk), desk, command=["render"])

@@ -9,14 +9,18 @@ import typer
 from comfymodal.cli.options import (
     ComfyUrlOption,
     ConfigOption,
+    GpuOption,
     JsonEventsOption,
     JsonOption,
+    MaxCostOption,
     OutOption,
     QuietOption,
+    TargetOption,
     WaitOption,
     YesOption,
     open_context,
     open_desk,
+    parse_max_cost,
     parse_wait,
 )
 
@@ -24,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     add_completion=False,
     no_args_is_help=True,
-    help="List, show, fetch, repeat and cancel runs.",
+    help="List, show, attach to, fetch, repeat and cancel runs.",
 )
 
 RunArgument = Annotated[
@@ -35,6 +39,7 @@ RunArgument = Annotated[
 @app.command("list")
 def list_(
     limit: Annotated[int, typer.Option("--limit", min=1, help="How many of the newest.")] = 20,
+    target: TargetOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -43,7 +48,7 @@ def list_(
     from comfymodal.output.show import show
 
     with open_desk(as_json=as_json) as desk:
-        show(list_runs(open_context(config), limit=limit), desk, command=["runs", "list"])
+        show(list_runs(open_context(config, target=target), desk, limit=limit), desk, command=["runs", "list"])
 
 
 @app.command("show")
@@ -61,6 +66,7 @@ def fetch(
     run: RunArgument = "last",
     out: OutOption = None,
     wait: WaitOption = None,
+    target: TargetOption = None,
     comfy_url: ComfyUrlOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -68,13 +74,37 @@ def fetch(
     quiet: QuietOption = False,
 ) -> None:
     """Bring a run's outputs here: follow it, or go on where a download was cut."""
+    from comfymodal.operations.follow import Waiting
     from comfymodal.operations.runs import fetch_run
     from comfymodal.output.show import show
 
     with open_desk(as_json=as_json, as_events=as_events, quiet=quiet) as desk:
-        context = open_context(config, comfyui__url=comfy_url)
-        report = fetch_run(run, context, desk, out=out, wait_s=parse_wait(wait))
+        context = open_context(config, target=target, comfyui__url=comfy_url)
+        report = fetch_run(run, context, desk, out=out, waiting=Waiting(wait_s=parse_wait(wait)))
         show(report, desk, command=["runs", "fetch"])
+    raise typer.Exit(report.exit_code)
+
+
+@app.command()
+def attach(
+    run: RunArgument = "last",
+    out: OutOption = None,
+    wait: WaitOption = None,
+    target: TargetOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    as_events: JsonEventsOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Follow a run from any terminal, also on another machine; Ctrl-C leaves it running."""
+    from comfymodal.operations.follow import Waiting
+    from comfymodal.operations.runs import attach_run
+    from comfymodal.output.show import show
+
+    with open_desk(as_json=as_json, as_events=as_events, quiet=quiet) as desk:
+        context = open_context(config, target=target)
+        report = attach_run(run, context, desk, out=out, waiting=Waiting(wait_s=parse_wait(wait)))
+        show(report, desk, command=["runs", "attach"])
     raise typer.Exit(report.exit_code)
 
 
@@ -83,6 +113,9 @@ def again(
     run: RunArgument = "last",
     out: OutOption = None,
     wait: WaitOption = None,
+    target: TargetOption = None,
+    gpu: GpuOption = None,
+    max_cost: MaxCostOption = None,
     comfy_url: ComfyUrlOption = None,
     config: ConfigOption = None,
     yes: YesOption = False,
@@ -91,12 +124,15 @@ def again(
     quiet: QuietOption = False,
 ) -> None:
     """Render the same workflow with the same seeds and inputs once more."""
+    from comfymodal.operations.follow import Waiting
+    from comfymodal.operations.render import Again
     from comfymodal.operations.render import again as render_again
     from comfymodal.output.show import show
 
-    context = open_context(config, comfyui__url=comfy_url)
+    context = open_context(config, target=target, comfyui__url=comfy_url)
     with open_desk(as_json=as_json, as_events=as_events, yes=yes, quiet=quiet) as desk:
-        report = render_again(context.ledger.get(run), context, desk, out=out, wait_s=parse_wait(wait))
+        wish = Again(out=out, gpu=gpu, max_cost=parse_max_cost(max_cost), waiting=Waiting(wait_s=parse_wait(wait)))
+        report = render_again(context.ledger.get(run), context, desk, wish)
         show(report, desk, command=["runs", "again"])
     raise typer.Exit(report.exit_code)
 

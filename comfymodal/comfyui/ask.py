@@ -27,6 +27,19 @@ def get_json(url: str, path: str, *, timeout_s: float = ANSWER_TIMEOUT_S) -> Map
         return _get_json(connection, url, path)
 
 
+def post_json(url: str, path: str, body: Any, *, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
+    """One POST whose answer does not matter. Raises `UnreachableError`, and `ServiceError` for a refusal."""
+    with _connection(url, timeout_s) as connection:
+        try:
+            connection.request("POST", path, json.dumps(body).encode(), {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            text = answer.read().decode("utf-8", "replace")
+        except (OSError, http.client.HTTPException) as exc:
+            raise UnreachableError(f"no answer from {url}{path}: {exc}") from exc
+        if answer.status >= 400:
+            raise unexpected(f"{url}{path}", answer.status, text)
+
+
 def get_object_info(url: str, class_types: Sequence[str]) -> dict[str, Mapping[str, Any]]:
     """`/object_info` entries of these classes over one connection; classes the server does not know are absent.
 

@@ -33,11 +33,14 @@ def read_last(log: Path, count: int) -> tuple[str, ...]:
         window *= 4
 
 
-def follow_lines(log: Path, *, is_alive: Callable[[], bool]) -> Iterator[str]:
-    """Lines as they are written, from now on, also into the log of the next start; ends when nothing lives any more."""
+def follow_lines(log: Path, *, is_alive: Callable[[], bool], from_start: bool = False) -> Iterator[str]:
+    """Lines as they are written, from now on or from the log's start, also into the log of the next start.
+
+    Ends when nothing lives any more.
+    """
     stream = _open(log)
     rest = b""
-    if stream is not None:
+    if stream is not None and not from_start:
         stream.seek(0, os.SEEK_END)
     try:
         while True:

@@ -10,6 +10,7 @@ from comfymodal.errors import (
     ComfymodalError,
     InputFileError,
     NotFoundError,
+    OutOfMemoryError,
     RunFailedError,
     ServiceError,
     WorkflowError,
@@ -46,13 +47,15 @@ def explain_node_error(error: Mapping[str, Any], title: str) -> ComfymodalError:
     node_id = str(error.get("node_id") or "?")
     trace = error.get("traceback")
     first_line = said.partition("\n")[0] or kind
+    kind_of_error: type[RunFailedError] = RunFailedError
     if "OutOfMemory" in kind or "out of memory" in said.lower():
+        kind_of_error = OutOfMemoryError
         message = f"node {node_id} ({title}) ran out of memory: {first_line}"
-        hint = "render smaller or fewer at once, or start ComfyUI with --lowvram"
+        hint = "render smaller or fewer at once, on a larger GPU, or start ComfyUI with --lowvram"
     else:
         message = f"node {node_id} ({title}) failed: {kind}: {first_line}"
         hint = "the traceback: comfymodal runs show --json"
-    return RunFailedError(
+    return kind_of_error(
         message,
         hint=hint,
         node_id=node_id,

@@ -22,6 +22,7 @@ from comfymodal.comfyui.supervisor import (
     SUPERVISOR_LOG_FILE,
     USED_FILE,
 )
+from comfymodal.comfyui.words import exit_words
 from comfymodal.errors import EngineDiedError, NotReadyError
 from comfymodal.files import read_json, write_json
 from comfymodal.processes import ProcessIdentity, spawn_module
@@ -44,7 +45,7 @@ class WarmEngine:
             return None
         exit_note = self._wait_for_exit_note()
         code = exit_note.get("code")
-        ended = f"with {_exit_words(code)}" if isinstance(code, int) else "without a word"
+        ended = f"with {exit_words(code)}" if isinstance(code, int) else "without a word"
         log = str(exit_note.get("log") or last_lines(self.folder / LOG_FILE))
         return f"ComfyUI (pid {self.process.pid}) ended {ended}; its log ends with:\n{log}"
 
@@ -180,7 +181,7 @@ def _boot_failure(folder: Path, launch: Launch, *, seconds: float) -> EngineDied
     text = read_end(folder / LOG_FILE) or read_end(folder / SUPERVISOR_LOG_FILE)
     # A signal is a reason by itself, and what the log holds is another story.
     reason = reason_in(text) if not isinstance(code, int) or code > 0 else None
-    how = f"ended with {_exit_words(code)} while starting" if isinstance(code, int) else "ended while starting"
+    how = f"ended with {exit_words(code)} while starting" if isinstance(code, int) else "ended while starting"
     if (folder / STOP_FILE).exists():
         how, reason = "was stopped while starting", None
     elif seconds > launch.boot_timeout_s:
@@ -200,10 +201,3 @@ def _keep_supervised(folder: Path) -> None:
     supervisor = ProcessIdentity.from_dict(note.get("supervisor"))
     if supervisor is None or not supervisor.is_alive():
         spawn_module("comfymodal.comfyui.supervisor", [str(folder)], log=folder / SUPERVISOR_LOG_FILE)
-
-
-def _exit_words(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    reason = " (out of memory? the system ends the largest process)" if code == -9 else ""
-    return f"signal {-code}{reason}"

@@ -8,7 +8,6 @@ Failures of a job are returned in its outcome, never raised: an exception means 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -21,6 +20,7 @@ RUNS_FOLDER = "runs"
 JOB_FILE = "job.json"
 EVENTS_FILE = "events.jsonl"
 LOG_FILE = "log.txt"
+OUTCOME_FILE = "outcome.json"
 MANIFEST_FILE = "manifest.jsonl"
 """One line per finished prompt, appended: a batch of thousands is not rewritten for each."""
 
@@ -72,9 +72,6 @@ class Place(Protocol):
 
     def reload(self, volume: str) -> None:
         """See what others committed to the volume. Called with no file open on it."""
-
-    def lease(self, key: str) -> AbstractContextManager[None]:
-        """Hold `key` exclusively among all jobs of the project."""
 
     def control(self) -> Control | None:
         """What the operator asked for last. Cheap enough to call twice a second."""

@@ -49,6 +49,9 @@ class Posted:
     node_errors: Mapping[str, Any]
     started_at: float | None = None
     started_mono: float | None = None
+    moved_mono: float | None = None
+    """When it last showed a sign of life."""
+    node_id: str = ""
     done: set[str] = field(default_factory=set)
     absent_since: float | None = None
 
@@ -92,6 +95,7 @@ class Follower:
                 await self._hear(inbox)
                 if self._is_poll_due():
                     await self._poll()
+                self._raise_if_stalled()
         finally:
             listener.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -135,6 +139,7 @@ class Follower:
 
     def _report(self, prompt: Posted, message: Message) -> None:
         data = message.data
+        prompt.moved_mono = time.monotonic()
         if prompt.started_at is None and message.type in ("execution_start", "executing", "progress"):
             prompt.started_at, prompt.started_mono = time.time(), time.monotonic()
             self.place.emit({"type": "prompt_started", "prompt": prompt.index})
@@ -156,6 +161,7 @@ class Follower:
                 }
             )
             prompt.done.add(node_id)
+            prompt.node_id = node_id
         elif message.type == "progress":
             value, total = _number(data.get("value")), _number(data.get("max"))
             step = {"value": value, "max": total, "node_id": str(data.get("node"))}
@@ -327,6 +333,17 @@ class Follower:
             f"the server no longer knows prompt {prompt_id}: it was restarted, or someone cleared its queue",
             hint=f"render again: comfymodal runs again {self.job['run_id']}",
         )
+
+    def _raise_if_stalled(self) -> None:
+        """A node that shows no sign of life is given up: on a rented GPU it would be paid for until the timeout."""
+        limit_s = float(self.job.get("stall_s") or 0)
+        for prompt in self.posted.values() if limit_s else ():
+            if prompt.moved_mono is not None and time.monotonic() - prompt.moved_mono > limit_s:
+                raise EngineDiedError(
+                    f"node {prompt.node_id} ({title_of(prompt.graph, prompt.node_id)}) showed no sign of life for "
+                    f"{limit_s:.0f} s (comfyui.stall_timeout)",
+                    hint="if it only takes long, raise comfyui.stall_timeout",
+                )
 
     def _raise_if_dead(self) -> None:
         if (death := self.engine.death()) is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from comfymodal.files import append_json_line, read_json_lines
+from comfymodal.files import append_json_line, parse_json_lines, read_json_lines
 from comfymodal.jobs.contract import MANIFEST_FILE
 
 OUTPUTS_FOLDER = "outputs"
@@ -61,4 +61,13 @@ class Manifest:
 
 def read_results(path: Path) -> dict[int, dict[str, Any]]:
     """Results by prompt index, also of a run that was killed; empty without a manifest."""
-    return {int(result["index"]): result for result in read_json_lines(path) if "index" in result}
+    return _by_index(read_json_lines(path))
+
+
+def parse_results(text: bytes) -> dict[int, dict[str, Any]]:
+    """The same of a manifest that was read from elsewhere."""
+    return _by_index(parse_json_lines(text))
+
+
+def _by_index(lines: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    return {int(line["index"]): line for line in lines if "index" in line}

@@ -27,7 +27,7 @@ def run(job: Mapping[str, Any], place: Place) -> dict[str, Any]:
     """Render every prompt of `job`; return the outcome. Failures are in it; only infrastructure faults raise.
 
     job: `{version, kind: "render", run_id, prompts: [{prompt_id, graph, extra_data}], inputs: [{name, file,
-    sha256, size_bytes}], allow_partial, keep_temporary, collect_only}`.
+    sha256, size_bytes}], allow_partial, keep_temporary, collect_only, gpu, stall_s, deadline_s, models, origin}`.
     outcome: `{version, run_id, status, prompts: [...], error, started_at, ended_at, queued_s, engine}`.
     """
     folder = run_folder(place.volumes, str(job["run_id"]))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from comfymodal import __version__
+from comfymodal.costs.rates import money_json
 from comfymodal.errors import OutputFolderError, TransferError
 from comfymodal.files import write_json
 from comfymodal.operations.results import OutputFile, OutputText
@@ -46,8 +47,13 @@ def collect(run: Run, results: Mapping[int, Mapping[str, Any]], target: Target, 
     collected = []
     named = name_outputs(outputs, template=run.request["naming"], fields=_fields(run))
     for number, (output, relative) in enumerate(named):
-        on_event({"type": "fetching", "done": number, "total": len(outputs), "name": output["name"]})
-        path = _fetch(run, output, folder / relative, target)
+        told = {"type": "fetching", "done": number, "total": len(outputs), "name": output["name"]}
+        on_event(told)
+
+        def on_bytes(there: int, told: Mapping[str, Any] = told, size_bytes: int = int(output["size_bytes"])) -> None:
+            on_event({**told, "done_bytes": there, "total_bytes": size_bytes})
+
+        path = _fetch(run, output, folder / relative, target, on_bytes)
         collected.append(
             OutputFile(
                 prompt=output["prompt"],
@@ -94,7 +100,8 @@ def write_receipt(
         "seeds": _seeds(prompts),
         "engine": outcome.get("engine"),
         "models": sorted({name for prompt in prompts for name in _model_names(prompt["graph"])}),
-        "cost": None,
+        "cost": None if run.rate is None else _cost(run.rate, outcome.get("cost_nanodollars")),
+        "container": outcome.get("container"),
         "outputs": [
             {
                 "file": str(Path(output.path).relative_to(folder)),
@@ -118,7 +125,17 @@ def write_receipt(
     return path
 
 
-def _fetch(run: Run, output: Mapping[str, Any], wanted: Path, target: Target) -> Path:
+def _cost(rate: Mapping[str, Any], nanodollars: int | None) -> dict[str, Any]:
+    return {
+        "usd": None if nanodollars is None else money_json(nanodollars),
+        "gpu": rate["gpu"],
+        "usd_per_hour": money_json(int(rate["nanodollars_per_s"]) * 3600),
+        "prices_as_of": rate["as_of"],
+        "is_estimate": True,
+    }
+
+
+def _fetch(run: Run, output: Mapping[str, Any], wanted: Path, target: Target, on_bytes: Callable[[int], None]) -> Path:
     path, number = wanted, 1
     while path.exists():
         if path.is_file() and path.stat().st_size == output["size_bytes"] and _sha256(path) == output["sha256"]:
@@ -131,7 +148,7 @@ def _fetch(run: Run, output: Mapping[str, Any], wanted: Path, target: Target) ->
         raise TransferError(f"cannot create {path.parent}: {exc.strerror or exc}") from exc
     arriving = path.with_name(f".{path.name}.{run.id}")
     try:
-        target.fetch(run.id, output["file"], arriving)
+        target.fetch(run.id, output["file"], arriving, on_bytes)
         if _sha256(arriving) != output["sha256"]:
             raise TransferError(
                 f"{path.name} arrived damaged: its sha256 is not the one in the manifest",

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from comfymodal.comfyui.find import EngineWish
+from comfymodal.errors import UsageError
 from comfymodal.project.folders import data_folder, state_folder
-from comfymodal.runs.ledger import Ledger
+from comfymodal.runs.ledger import Ledger, Run
 from comfymodal.targets.base import Target
 from comfymodal.targets.local import LocalTarget
 from comfymodal.targets.local_worker import EarlyWorker
-from comfymodal.targets.spec import LocalSpec
+from comfymodal.targets.spec import LocalSpec, ModalSpec
 
 if TYPE_CHECKING:
     from comfymodal.project.schema import Project
@@ -43,6 +44,21 @@ class Context:
             self._ledger = Ledger(self.state / "projects" / self.project.project / "ledger.sqlite")
         return self._ledger
 
+    def modal_spec(self) -> ModalSpec:
+        """Modal as the project wants it. Raises `UsageError` for a project that renders on this machine."""
+        from comfymodal.operations.modal_spec import modal_spec
+
+        if self.project.target != "modal":
+            raise UsageError(
+                "this project renders on this machine (target: local)",
+                hint="write target: modal into comfymodal.yaml, or add --target modal",
+            )
+        return modal_spec(self.project, self.state)
+
+    def at_target_of(self, run: Run) -> Context:
+        """This context, or the same at the target where the run is: a project may have moved since."""
+        return self if run.target == self.target.name else self.reopen({**self.flags, "target": run.target})
+
 
 def open_context(
     config: Path | None,
@@ -59,13 +75,28 @@ def open_context(
     project = loaded.settings
     state = state_folder(environ)
     local = _local_spec(project, state, data_folder(environ))
-    target = LocalTarget(local, environ, early_worker)
+    target = _target(project, state, local, environ, early_worker)
 
     def reopen(other: Mapping[str, Any]) -> Context:
         return open_context(config, environ=environ, cwd=cwd, flags=other, early_worker=early_worker)
 
     warnings = tuple(loaded.warnings)
     return Context(project, target, state, warnings, flags or {}, reopen, local, environ)
+
+
+def _target(
+    project: Project, state: Path, local: LocalSpec, environ: Mapping[str, str], early_worker: EarlyWorker | None
+) -> Target:
+    if project.target == "local":
+        return LocalTarget(local, environ, early_worker)
+    # Nobody pays for importing Modal's client who does not use it.
+    from comfymodal.operations.modal_spec import modal_spec
+    from comfymodal.targets.modal_client import require_client
+
+    require_client()
+    from comfymodal.targets.modal.target import ModalTarget
+
+    return ModalTarget(modal_spec(project, state))
 
 
 def _local_spec(project: Project, state: Path, data: Path) -> LocalSpec:

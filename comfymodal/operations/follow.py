@@ -7,12 +7,14 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from comfymodal.errors import CancelledError, EngineDiedError, StillRunningError, error_from_dict
 from comfymodal.operations.collect import collect, texts_of, write_receipt
 from comfymodal.operations.context import Context
 from comfymodal.operations.desk import Desk
+from comfymodal.operations.money import cost_of, idle_text
 from comfymodal.operations.results import ChangeView, OutputFile, OutputText, RunReport
 from comfymodal.operations.views import run_view
 from comfymodal.runs.ledger import Run
@@ -21,26 +23,52 @@ GRACE_S = 2.0
 """How long a run may look gone before it is called lost: its last words may be on their way."""
 
 
-def follow(run: Run, context: Context, desk: Desk, *, wait_s: float | None) -> RunReport:
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How a command stays with its run. `keeps_run`: Ctrl-C leaves the run alone, as for one that only watches."""
+
+    wait_s: float | None = None
+    is_detached: bool = False
+    is_download: bool = True
+    keeps_run: bool = False
+
+
+def follow(run: Run, context: Context, desk: Desk, *, waiting: Waiting) -> RunReport:
     """Wait for the run, then collect what it left. Ctrl-C cancels it and still collects what is finished.
 
-    Raises `StillRunningError` when `wait_s` ends first.
+    Raises `StillRunningError` when `waiting.wait_s` ends first.
     """
-    outcome = _wait(run, context, desk, wait_s=wait_s)
-    return finish(run, outcome, context, desk)
+    outcome = _wait(run, context, desk, waiting)
+    if outcome["status"] == "cancelled" and outcome.get("container") and (idle := idle_text(run, context)) is not None:
+        desk.warn(f"{idle}; end it now: comfymodal stop")
+    return finish(run, outcome, context, desk, is_download=waiting.is_download)
 
 
-def finish(run: Run, outcome: Mapping[str, Any], context: Context, desk: Desk) -> RunReport:
-    """Settle an ended run: note its end first, so that a killed download can be gone on with, then download."""
+def settle(run: Run, outcome: Mapping[str, Any], context: Context) -> dict[str, Any]:
+    """Note how a run ended and what it cost; return what of the outcome the ledger keeps."""
+    summary = {key: outcome.get(key) for key in ("status", "error", "engine", "container", "started_at", "ended_at")}
     ended_at = float(outcome.get("ended_at") or time.time())
-    summary = {key: outcome.get(key) for key in ("status", "error", "engine", "started_at", "ended_at")}
-    context.ledger.settle(run.id, status=str(outcome["status"]), ended_at=ended_at, result=summary)
+    cost = cost_of(run, outcome)
+    context.ledger.settle(
+        run.id, status=str(outcome["status"]), ended_at=ended_at, result=summary, cost_nanodollars=cost
+    )
+    return summary
+
+
+def finish(
+    run: Run, outcome: Mapping[str, Any], context: Context, desk: Desk, *, is_download: bool = True
+) -> RunReport:
+    """Settle an ended run: note its end first, so that a killed download can be gone on with, then download."""
+    summary = settle(run, outcome, context)
+    if not is_download:
+        return report(context.ledger.get(run.id))
+    ended_at = float(outcome.get("ended_at") or time.time())
     results = dict(sorted(context.target.results(run.id).items()))
     began = time.monotonic()
     try:
         outputs = collect(run, results, context.target, desk.event)
         texts = texts_of(results)
-        receipt = write_receipt(run, outcome, outputs, texts)
+        receipt = write_receipt(run, {**outcome, "cost_nanodollars": cost_of(run, outcome)}, outputs, texts)
     except KeyboardInterrupt:
         raise CancelledError(
             f"interrupted while bringing the outputs of run {run.id}",
@@ -55,7 +83,13 @@ def finish(run: Run, outcome: Mapping[str, Any], context: Context, desk: Desk) -
         "is_cached": bool(results) and all(result["is_cached"] for result in results.values()),
         "receipt": str(receipt) if receipt else None,
     }
-    context.ledger.settle(run.id, status=str(outcome["status"]), ended_at=ended_at, result=result)
+    context.ledger.settle(
+        run.id,
+        status=str(outcome["status"]),
+        ended_at=ended_at,
+        result=result,
+        cost_nanodollars=cost_of(run, outcome),
+    )
     return report(context.ledger.get(run.id))
 
 
@@ -114,8 +148,8 @@ def deferred_interrupt() -> Iterator[list[int]]:
         signal.signal(signal.SIGINT, before)
 
 
-def _wait(run: Run, context: Context, desk: Desk, *, wait_s: float | None) -> Mapping[str, Any]:
-    give_up_at = None if wait_s is None else time.monotonic() + wait_s
+def _wait(run: Run, context: Context, desk: Desk, waiting: Waiting) -> Mapping[str, Any]:
+    give_up_at = None if waiting.wait_s is None else time.monotonic() + waiting.wait_s
     watch = _Watch(run, context, desk)
     is_cancelling = False
     while True:
@@ -128,6 +162,10 @@ def _wait(run: Run, context: Context, desk: Desk, *, wait_s: float | None) -> Ma
                 )
             time.sleep(context.target.look_every_s)
         except KeyboardInterrupt:
+            if waiting.keeps_run:
+                raise CancelledError(
+                    f"run {run.id} goes on", hint=f"stop it: comfymodal runs cancel {run.id}", run_id=run.id
+                ) from None
             if is_cancelling:
                 raise CancelledError(
                     f"run {run.id} is stopping by itself", hint=f"comfymodal runs fetch {run.id}", run_id=run.id
@@ -147,7 +185,10 @@ class _Watch:
         seen = self._context.target.look(self._run.id, self._run.call_id or "", after=self._seq)
         self._seq = seen.seq
         for event in seen.events:
-            self._desk.event(event)
+            if event["type"] == "container_lost":
+                self._desk.warn(str(event["message"]))
+            else:
+                self._desk.event(event)
         if seen.outcome is not None:
             return seen.outcome
         if seen.is_alive:

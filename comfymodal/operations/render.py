@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from comfymodal.costs.rates import parse_gpu
+from comfymodal.errors import ComfymodalError, OutOfMemoryError, UsageError
 from comfymodal.jobs.contract import VERSION
 from comfymodal.operations.check import check_workflow, nodes_of_engine
 from comfymodal.operations.collect import require_writable
 from comfymodal.operations.context import Context
 from comfymodal.operations.desk import Desk
-from comfymodal.operations.follow import deferred_interrupt, follow, report
+from comfymodal.operations.follow import Waiting, deferred_interrupt, follow, report
+from comfymodal.operations.money import Price, price_run
 from comfymodal.operations.ready import ready_engine
 from comfymodal.operations.results import ChangeView, RenderPlan, RunReport
 from comfymodal.runs.ledger import Run
@@ -34,8 +37,24 @@ class RenderRequest:
     out: Path | None = None
     allow_partial: bool = False
     keep_temporary: bool = False
-    wait_s: float | None = None
-    is_detached: bool = False
+    gpu: str | None = None
+    """Another GPU than the project's, for this run only."""
+    retry_oom_on: str | None = None
+    """GPU to render on once more when the first one's memory does not suffice."""
+    max_cost: int | None = None
+    """Nanodollars."""
+    may_deploy: bool = True
+    waiting: Waiting = field(default_factory=Waiting)
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """A run once more: where to, on which GPU, for how much (nanodollars)."""
+
+    out: Path | None = None
+    gpu: str | None = None
+    max_cost: int | None = None
+    waiting: Waiting = field(default_factory=Waiting)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +68,18 @@ class Prepared:
 
 def render(request: RenderRequest, context: Context, desk: Desk) -> RunReport:
     """Render one workflow and bring every output back. Raises any `ComfymodalError`; nothing is half-written."""
-    prepared = _prepare(request, context, desk, may_set_up=True)
-    run = build_run(request, prepared, context)
+    _require_gpus((request.gpu, request.retry_oom_on), context)
+    prepared = _prepare(request, context, desk, may_set_up=request.may_deploy)
+    run, price = price_run(build_run(request, prepared, context), context, max_cost=request.max_cost)
+    _tell_price(price, context, desk)
     for upload in prepared.overridden.uploads:
         context.target.put_input(upload.path, Path(upload.name).name)
-    return submit(run, context, desk, wait_s=request.wait_s, is_detached=request.is_detached)
+    done = submit(run, context, desk, waiting=request.waiting, reserve=price.estimate.worst if price else None)
+    if request.retry_oom_on is None or (done.error or {}).get("code") != OutOfMemoryError.code:
+        return done
+    desk.warn(f"{(done.error or {}).get('message')}; once more on {request.retry_oom_on}")
+    once_more = Again(out=request.out, gpu=request.retry_oom_on, max_cost=request.max_cost, waiting=request.waiting)
+    return again(context.ledger.get(run.id), context, desk, once_more)
 
 
 def plan_render(request: RenderRequest, context: Context, desk: Desk) -> RenderPlan:
@@ -77,6 +103,14 @@ def build_run(request: RenderRequest, prepared: Prepared, context: Context) -> R
     run_id = new_run_id(now)
     folder, is_own_folder = _folder(request, context, run_id)
     overridden = prepared.overridden
+    # Enough to follow, collect and repeat the run from a machine whose ledger does not know it.
+    origin = {
+        "title": request.workflow.name,
+        "created_at": now,
+        "workflow": {"path": str(request.workflow.absolute()), "sha256": prepared.workflow.sha256},
+        "changes": [asdict(change) for change in _changes(overridden)],
+        "naming": context.project.render.naming,
+    }
     job = {
         "version": VERSION,
         "kind": "render",
@@ -90,6 +124,9 @@ def build_run(request: RenderRequest, prepared: Prepared, context: Context) -> R
         "allow_partial": request.allow_partial,
         "keep_temporary": request.keep_temporary,
         "collect_only": False,
+        "gpu": request.gpu,
+        "stall_s": context.project.comfyui.stall_timeout,
+        "origin": origin,
     }
     return Run(
         id=run_id,
@@ -103,30 +140,38 @@ def build_run(request: RenderRequest, prepared: Prepared, context: Context) -> R
         again_of=None,
         request={
             "job": job,
-            "workflow": {"path": str(request.workflow.absolute()), "sha256": prepared.workflow.sha256},
-            "changes": [asdict(change) for change in _changes(overridden)],
+            **{key: origin[key] for key in ("workflow", "changes", "naming")},
             "folder": str(folder),
             "is_own_folder": is_own_folder,
-            "naming": context.project.render.naming,
             "flags": dict(context.flags),
         },
         result=None,
     )
 
 
-def submit(run: Run, context: Context, desk: Desk, *, wait_s: float | None, is_detached: bool) -> RunReport:
-    """Enter the run into the ledger, hand its job over, and follow it unless detached."""
-    context.ledger.add(run)
+def submit(run: Run, context: Context, desk: Desk, *, waiting: Waiting, reserve: int | None = None) -> RunReport:
+    """Enter the run into the ledger, hand its job over, and follow it unless detached.
+
+    `reserve` is the most it may cost, in nanodollars: parallel commands see it before anything is spent.
+    """
+    context.ledger.add(run, reserve)
     with deferred_interrupt() as interrupted:
-        call_id = context.target.submit(run.request["job"])
+        try:
+            call_id = context.target.submit(run.request["job"])
+        except ComfymodalError as exc:
+            # Nobody has it: what was reserved is free again.
+            context.ledger.settle(
+                run.id, status="failed", ended_at=time.time(), result={"status": "failed", "error": exc.to_dict()}
+            )
+            raise
         context.ledger.note_call(run.id, call_id)
     if interrupted:
         context.target.cancel(run.id, call_id)
     run = replace(run, call_id=call_id, status="running")
     desk.event({"type": "submitted", "run_id": run.id, "target": run.target})
-    if is_detached:
+    if waiting.is_detached:
         return replace(report(context.ledger.get(run.id)), exit_code=0)
-    return follow(run, context, desk, wait_s=wait_s)
+    return follow(run, context, desk, waiting=waiting)
 
 
 def with_flags_of(run: Run, context: Context) -> Context:
@@ -176,18 +221,57 @@ def _changes(overridden: Overridden) -> tuple[ChangeView, ...]:
     )
 
 
-def again(run: Run, context: Context, desk: Desk, *, out: Path | None, wait_s: float | None) -> RunReport:
+def again(run: Run, context: Context, desk: Desk, wish: Again) -> RunReport:
     """Render the same graph with the same seeds, inputs and flags once more, as a run of its own."""
     context = with_flags_of(run, context)
+    _require_gpus((wish.gpu,), context)
     ready_engine(context, desk)
     now = time.time()
     run_id = new_run_id(now)
-    prompts = [{**prompt, "prompt_id": str(uuid.uuid4())} for prompt in run.request["job"]["prompts"]]
-    job: Mapping[str, Any] = {**run.request["job"], "run_id": run_id, "prompts": prompts, "collect_only": False}
-    folder = out.absolute() if out else Path(context.project.render.output_dir).absolute() / run_id
+    old = run.request["job"]
+    prompts = [{**prompt, "prompt_id": str(uuid.uuid4())} for prompt in old["prompts"]]
+    job: Mapping[str, Any] = {
+        **old,
+        "run_id": run_id,
+        "prompts": prompts,
+        "collect_only": False,
+        "gpu": wish.gpu or old.get("gpu"),
+        "origin": {**old.get("origin", {}), "created_at": now},
+    }
+    folder = wish.out.absolute() if wish.out else Path(context.project.render.output_dir).absolute() / run_id
     require_writable(folder)
-    request = {**run.request, "job": job, "folder": str(folder), "is_own_folder": out is None}
-    repeated = replace(
-        run, id=run_id, status="submitting", created_at=now, ended_at=None, call_id=None, again_of=run.id, result=None
+    request = {**run.request, "job": job, "folder": str(folder), "is_own_folder": wish.out is None}
+    repeated = Run(
+        id=run_id,
+        kind=run.kind,
+        target=run.target,
+        status="submitting",
+        title=run.title,
+        created_at=now,
+        ended_at=None,
+        call_id=None,
+        again_of=run.id,
+        request=request,
+        result=None,
     )
-    return submit(replace(repeated, request=request), context, desk, wait_s=wait_s, is_detached=False)
+    priced, price = price_run(repeated, context, max_cost=wish.max_cost)
+    _tell_price(price, context, desk)
+    return submit(priced, context, desk, waiting=wish.waiting, reserve=price.estimate.worst if price else None)
+
+
+def _require_gpus(names: Sequence[str | None], context: Context) -> None:
+    """Raises `UsageError` for a GPU where there is none to choose, or one that Modal does not have."""
+    for name in names:
+        if name is None:
+            continue
+        if context.project.target != "modal":
+            raise UsageError("this project renders on this machine, where no GPU is chosen", hint="--target modal")
+        try:
+            parse_gpu(name)
+        except ValueError as exc:
+            raise UsageError(str(exc)) from exc
+
+
+def _tell_price(price: Price | None, context: Context, desk: Desk) -> None:
+    if price is not None:
+        desk.event(price.event(context.modal_spec()))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from comfymodal.errors import NotFoundError, NotReadyError, ServiceError
 from comfymodal.operations.context import Context
 from comfymodal.operations.desk import Desk
-from comfymodal.operations.follow import finish, follow, lost_outcome, report
+from comfymodal.operations.follow import Waiting, finish, follow, lost_outcome, report, settle
 from comfymodal.operations.ready import ready_engine
 from comfymodal.operations.render import with_flags_of
 from comfymodal.operations.results import RunCancelled, RunList, RunReport
@@ -16,42 +19,61 @@ from comfymodal.operations.views import run_view
 from comfymodal.runs.ledger import Run
 
 CANCEL_PATIENCE_S = 30.0
+SUBMITTING_PATIENCE_S = 60.0
 
 
-def list_runs(context: Context, *, limit: int) -> RunList:
+def list_runs(context: Context, desk: Desk, *, limit: int) -> RunList:
     """The newest runs; those that ended while nobody watched are settled first."""
-    return RunList(tuple(run_view(_refresh(run, context)) for run in context.ledger.newest(limit=limit)))
+    found = []
+    for run in context.ledger.newest(limit=limit):
+        try:
+            found.append(_refresh(run, context))
+        except (NotReadyError, ServiceError) as exc:
+            # Without the network a list still says what is known.
+            desk.warn(f"cannot ask how run {run.id} is: {exc.message}")
+            found.append(run)
+    return RunList(tuple(run_view(run) for run in found))
 
 
 def show_run(name: str, context: Context) -> RunReport:
     return report(_refresh(context.ledger.get(name), context))
 
 
-def fetch_run(name: str, context: Context, desk: Desk, *, out: Path | None, wait_s: float | None) -> RunReport:
+def fetch_run(name: str, context: Context, desk: Desk, *, out: Path | None, waiting: Waiting) -> RunReport:
     """Bring a run's outputs here: follows one that still runs, goes on with a download that was cut.
 
     A run whose worker was killed is looked for on its server: what finished there is collected, nothing is rendered.
     """
-    run = _refresh(context.ledger.get(name), context)
+    run = _known_run(name, context)
+    context = context.at_target_of(run)
+    run = _refresh(run, context)
     if out is not None:
         run = replace(run, request={**run.request, "folder": str(out.absolute()), "is_own_folder": False})
     if run.is_active:
-        return follow(run, context, desk, wait_s=wait_s)
+        return follow(run, context, desk, waiting=waiting)
     outcome = {"status": run.status, "ended_at": run.ended_at, **(run.result or {})}
-    is_whole = len(context.target.results(run.id)) == len(run.request["job"]["prompts"])
-    if run.status in ("failed", "partial") and not is_whole:
+    # On Modal a container that is gone took its server with it.
+    may_be_on_server = run.target == "local" and run.status in ("failed", "partial")
+    if may_be_on_server and len(context.target.results(run.id)) < len(run.request["job"]["prompts"]):
         context = with_flags_of(run, context)
         ready_engine(context, desk)
         job = {**run.request["job"], "collect_only": True}
         call_id = context.target.submit(job)
         context.ledger.note_call(run.id, call_id)
-        return follow(replace(run, call_id=call_id, status="running"), context, desk, wait_s=wait_s)
+        return follow(replace(run, call_id=call_id, status="running"), context, desk, waiting=waiting)
     return finish(run, outcome, context, desk)
+
+
+def attach_run(name: str, context: Context, desk: Desk, *, out: Path | None, waiting: Waiting) -> RunReport:
+    """Follow a run from any terminal, on any machine with the same project; Ctrl-C leaves it running."""
+    return fetch_run(name, context, desk, out=out, waiting=replace(waiting, keeps_run=True))
 
 
 def cancel_run(name: str, context: Context) -> RunCancelled:
     """Ask a run to stop and wait until it has; what is finished is kept for `runs fetch`."""
-    run = _refresh(context.ledger.get(name), context)
+    run = _known_run(name, context)
+    context = context.at_target_of(run)
+    run = _refresh(run, context)
     if not run.is_active:
         return RunCancelled(run_view(run), was_active=False, is_still_running=False)
     context.target.cancel(run.id, run.call_id or "")
@@ -62,21 +84,70 @@ def cancel_run(name: str, context: Context) -> RunCancelled:
     return RunCancelled(run_view(run), was_active=True, is_still_running=run.is_active)
 
 
+def _known_run(name: str, context: Context) -> Run:
+    """The ledger's run, or one that another machine submitted, entered here."""
+    try:
+        return context.ledger.get(name)
+    except NotFoundError:
+        job = context.target.job_of(name)
+        call_id = context.target.find_call(name)
+        if job is None and call_id is None:
+            raise
+    if job is None:
+        raise NotReadyError(f"run {name} has only just begun", hint=f"in a moment: comfymodal runs attach {name}")
+    context.ledger.add(_run_of(job, call_id, context))
+    return context.ledger.get(name)
+
+
+def _run_of(job: Mapping[str, Any], call_id: str | None, context: Context) -> Run:
+    origin = job["origin"]
+    run_id = str(job["run_id"])
+    return Run(
+        id=run_id,
+        kind=str(job["kind"]),
+        target=context.target.name,
+        status="running",
+        title=str(origin["title"]),
+        created_at=float(origin["created_at"]),
+        ended_at=None,
+        call_id=call_id or "",
+        again_of=None,
+        request={
+            "job": job,
+            **{key: origin[key] for key in ("workflow", "changes", "naming")},
+            "folder": str(Path(context.project.render.output_dir).absolute() / run_id),
+            "is_own_folder": True,
+            "flags": {},
+        },
+        result=None,
+        rate=origin.get("rate"),
+    )
+
+
 def _refresh(run: Run, context: Context) -> Run:
     """Settle a run that ended while no command was there to note it."""
     if not run.is_active:
         return run
+    context = context.at_target_of(run)
     if run.call_id is None:
-        # Killed between the ledger entry and the hand-over, or being handed over right now.
-        if time.time() - run.created_at < 60:
+        run = _find_submitted(run, context)
+        if run.call_id is None:
             return run
-        outcome = lost_outcome(run, context)
-    else:
-        seen = context.target.look(run.id, run.call_id, after=0)
-        if seen.outcome is None and seen.is_alive:
-            return run
-        outcome = dict(seen.outcome) if seen.outcome else lost_outcome(run, context)
-    summary = {key: outcome.get(key) for key in ("status", "error", "engine", "started_at", "ended_at")}
-    ended_at = float(outcome.get("ended_at") or time.time())
-    context.ledger.settle(run.id, status=str(outcome["status"]), ended_at=ended_at, result=summary)
+    seen = context.target.look(run.id, run.call_id, after=0)
+    if seen.outcome is None and seen.is_alive:
+        return run
+    settle(run, dict(seen.outcome) if seen.outcome else lost_outcome(run, context), context)
+    return context.ledger.get(run.id)
+
+
+def _find_submitted(run: Run, context: Context) -> Run:
+    """A run killed between the ledger entry and the hand-over, or being handed over right now."""
+    if (call_id := context.target.find_call(run.id)) is not None:
+        context.ledger.note_call(run.id, call_id)
+        return context.ledger.get(run.id)
+    if time.time() - run.created_at < SUBMITTING_PATIENCE_S:
+        return run
+    # Should it be waiting somewhere after all, it must not start: whoever reads on thinks it is lost.
+    context.target.cancel(run.id, "")
+    settle(run, lost_outcome(run, context), context)
     return context.ledger.get(run.id)

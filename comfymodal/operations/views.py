@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from comfymodal.costs.rates import money_json
 from comfymodal.operations.results import RunView
 from comfymodal.runs.ledger import Run
 
@@ -20,7 +21,7 @@ def run_view(run: Run) -> RunView:
         ended_at=None if run.ended_at is None else iso_time(run.ended_at),
         seconds=None if run.ended_at is None else round(max(0.0, run.ended_at - run.created_at), 3),
         phases=result.get("phases") or {},
-        cost=None,
+        cost=None if run.cost_nanodollars is None else money_json(run.cost_nanodollars),
     )
 
 

@@ -60,8 +60,8 @@ class TerminalDesk:
     def agree(self, setup: Setup) -> bool:
         """Show what would be set up and ask. Raises `NotReadyError` when there is nobody to ask."""
         self._present(setup.summary, setup.details)
-        unasked = NotReadyError(setup.summary, hint="run the same command with --yes to install it")
-        return self._ask("Install it?", default=True, unasked=unasked)
+        unasked = NotReadyError(setup.summary, hint="run the same command with --yes to do so")
+        return self._ask(setup.ask, default=True, unasked=unasked)
 
     def confirm(self, question: Question) -> bool:
         """Show what would be done and ask. Raises `NotReadyError` when there is nobody to ask."""

@@ -5,11 +5,20 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-from comfymodal.operations.results import RunReport
+from typing import Any, Protocol, runtime_checkable
 
 SCHEMA = "comfymodal/1"
+
+
+@runtime_checkable
+class Verdict(Protocol):
+    """A result that can be bad news and still has something to show."""
+
+    @property
+    def error(self) -> Mapping[str, Any] | None: ...
+
+    @property
+    def exit_code(self) -> int: ...
 
 
 def build_envelope(result: Any, *, command: Sequence[str], warnings: Sequence[str]) -> dict[str, Any]:
@@ -17,7 +26,7 @@ def build_envelope(result: Any, *, command: Sequence[str], warnings: Sequence[st
     errors: list[Mapping[str, Any]] = []
     status = "success"
     data = dataclasses.asdict(result)
-    if isinstance(result, RunReport):
+    if isinstance(result, Verdict):
         data = {key: value for key, value in data.items() if key not in ("error", "exit_code")}
         errors = [result.error] if result.error else []
         if result.exit_code not in (0, 8):

@@ -134,6 +134,37 @@ def _on_engine(state: Progress, event: Mapping[str, Any], now: float) -> str:
     return f"engine    ComfyUI {event.get('version')} on {event.get('device')} ({event.get('how')})"
 
 
+def _on_price(state: Progress, event: Mapping[str, Any], now: float) -> str:
+    typical = f"usually {event['typical']} ({event['samples']} runs), " if event.get("typical") else ""
+    limit = f"at most {event['worst']} (stops after {seconds_in_words(float(event['deadline_s']))}"
+    why = ", as the budget allows)" if event.get("is_shortened") else ")"
+    return f"cost      {event['gpu']} {event['per_hour']} on {event['where']}: {typical}{limit}{why}; Ctrl-C stops it"
+
+
+def _on_build_log(state: Progress, event: Mapping[str, Any], now: float) -> str:
+    state.text = str(event.get("line"))
+    return f"build     {event.get('line')}"
+
+
+def _on_deployed(state: Progress, event: Mapping[str, Any], now: float) -> str:
+    return f"deployed  {event.get('app')}"
+
+
+def _on_inspected(state: Progress, event: Mapping[str, Any], now: float) -> str:
+    seconds = seconds_in_words(float(event["seconds"]))
+    return f"inspected ComfyUI comes up without a GPU in {seconds} and knows {event.get('classes')} node classes"
+
+
+def _on_proof(state: Progress, event: Mapping[str, Any], now: float) -> str:
+    return f"proved    {event.get('what')} ({seconds_in_words(float(event['seconds']))})"
+
+
+def _on_service_silent(state: Progress, event: Mapping[str, Any], now: float) -> str | None:
+    is_new = state.phase != "offline"
+    state.enter("offline", now, str(event.get("message")))
+    return "offline   Modal does not answer; the run goes on, and so does this command" if is_new else None
+
+
 def _on_submitted(state: Progress, event: Mapping[str, Any], now: float) -> str:
     state.enter("queue", now)
     return f"run       {event.get('run_id')}  (Ctrl-C stops it)"
@@ -179,6 +210,8 @@ def _on_prompt_done(state: Progress, event: Mapping[str, Any], now: float) -> No
 
 def _on_fetching(state: Progress, event: Mapping[str, Any], now: float) -> None:
     state.enter("download", now, str(event.get("name")))
+    if event.get("total_bytes"):
+        state.bytes.read(float(event.get("done_bytes") or 0), float(event["total_bytes"]), now)
 
 
 _HANDLERS = {
@@ -189,6 +222,12 @@ _HANDLERS = {
     "engine_stopping": _on_engine_ending,
     "engine_removing": _on_engine_ending,
     "engine": _on_engine,
+    "price": _on_price,
+    "build_log": _on_build_log,
+    "deployed": _on_deployed,
+    "inspected": _on_inspected,
+    "service_silent": _on_service_silent,
+    "proof": _on_proof,
     "submitted": _on_submitted,
     "phase": _on_phase,
     "prompt_queued": _on_prompt_queued,

@@ -80,7 +80,14 @@ class LiveScreen:
             from rich.console import Console
             from rich.live import Live
 
-            self._live = Live(console=Console(stderr=True), transient=True, auto_refresh=False)
+            self._live = Live(
+                console=Console(stderr=True),
+                transient=True,
+                auto_refresh=False,
+                # Who prints meanwhile prints where it wants to: stdout is the answer's.
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
             self._live.start()
         self._live.update(_line(progress, now, self._live.console.width), refresh=True)
 

@@ -8,10 +8,13 @@ from typing import Any
 
 from comfymodal.errors import ComfymodalError
 from comfymodal.operations.results import RunReport
+from comfymodal.output.deploy_tables import deploy_table
 from comfymodal.output.desk import TerminalDesk
 from comfymodal.output.engine_tables import engine_table
-from comfymodal.output.envelope import build_envelope, build_error_envelope, dump
+from comfymodal.output.envelope import Verdict, build_envelope, build_error_envelope, dump
+from comfymodal.output.fleet_tables import fleet_table
 from comfymodal.output.screen import write_stderr
+from comfymodal.output.setup_tables import setup_table
 from comfymodal.output.tables import Rows, details_of, summary_of, table_of
 from comfymodal.output.words import harmless
 
@@ -22,16 +25,17 @@ def show(result: Any, desk: TerminalDesk, *, command: Sequence[str], with_detail
     if desk.as_json or desk.as_events:
         _print_envelope(build_envelope(result, command=command, warnings=desk.warnings), as_events=desk.as_events)
         return
-    titles, rows = engine_table(result) or table_of(result)
+    titles, rows = (
+        engine_table(result) or deploy_table(result) or setup_table(result) or fleet_table(result) or table_of(result)
+    )
     if with_details:
         _print_table((), details_of(result))
         rows = rows if result.outputs or result.texts else []
     _print_table(titles, rows)
-    if isinstance(result, RunReport):
-        if result.error is not None:
-            _write_error(result.error)
-        if not with_details and not desk.is_quiet:
-            write_stderr(summary_of(result))
+    if isinstance(result, Verdict) and result.error is not None:
+        _write_error(result.error)
+    if isinstance(result, RunReport) and not with_details and not desk.is_quiet:
+        write_stderr(summary_of(result))
 
 
 def show_error(error: ComfymodalError, *, command: Sequence[str], as_json: bool, as_events: bool) -> None:

@@ -12,10 +12,16 @@ OnEvent = Callable[[Mapping[str, Any]], None]
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """Something that must be installed or deployed once before a run; needs a yes."""
+    """Something that must be installed or deployed once before a run; needs a yes.
+
+    `declined_hint` after a no; `forbidden_hint` where it must not be done, as in a dry run.
+    """
 
     summary: str
     details: tuple[str, ...]
+    ask: str
+    declined_hint: str
+    forbidden_hint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,5 +121,14 @@ class Target(Protocol):
     def results(self, run_id: str) -> Mapping[int, Mapping[str, Any]]:
         """What the run's manifest says so far, by prompt index."""
 
-    def fetch(self, run_id: str, file: str, destination: Path) -> None:
-        """Copy one file of the run's folder; an interrupted copy is gone on with. Raises `TransferError`."""
+    def find_call(self, run_id: str) -> str | None:
+        """The call id of a run whose submission was never noted; None when nobody took the job."""
+
+    def job_of(self, run_id: str) -> Mapping[str, Any] | None:
+        """The job of a run that another machine submitted; None when there is no such run."""
+
+    def fetch(self, run_id: str, file: str, destination: Path, on_bytes: Callable[[int], None]) -> None:
+        """Copy one file of the run's folder; an interrupted copy is gone on with. Raises `TransferError`.
+
+        `on_bytes` hears how many bytes are there.
+        """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,11 @@ from comfymodal.comfyui.find import FoundEngine, find_engine
 from comfymodal.comfyui.warm import ensure_warm
 from comfymodal.errors import NotReadyError, OutputFolderError, TransferError
 from comfymodal.files import read_json, write_json
-from comfymodal.jobs.contract import MANIFEST_FILE, run_folder
+from comfymodal.jobs.contract import JOB_FILE, MANIFEST_FILE, OUTCOME_FILE, run_folder
 from comfymodal.jobs.manifest import read_results
 from comfymodal.processes import ProcessIdentity
 from comfymodal.targets.base import EngineFacts, KnownNodes, Look, OnEvent, Setup
-from comfymodal.targets.local_call import (
-    CALL_FILE,
-    CONTROL_FILE,
-    OUTCOME_FILE,
-    SNAPSHOT_FILE,
-)
+from comfymodal.targets.local_call import CALL_FILE, CONTROL_FILE, SNAPSHOT_FILE
 from comfymodal.targets.local_setup import describe_install
 from comfymodal.targets.local_worker import EarlyWorker, start_worker
 from comfymodal.targets.spec import LocalSpec
@@ -142,10 +137,18 @@ class LocalTarget:
     def results(self, run_id: str) -> Mapping[int, Mapping[str, Any]]:
         return read_results(run_folder(self.spec.volumes, run_id) / MANIFEST_FILE)
 
-    def fetch(self, run_id: str, file: str, destination: Path) -> None:
+    def find_call(self, run_id: str) -> str | None:
+        # The worker is started and noted within milliseconds; one that was killed in between left no trace.
+        return None
+
+    def job_of(self, run_id: str) -> Mapping[str, Any] | None:
+        return read_json(run_folder(self.spec.volumes, run_id) / JOB_FILE)
+
+    def fetch(self, run_id: str, file: str, destination: Path, on_bytes: Callable[[int], None]) -> None:
         source = run_folder(self.spec.volumes, run_id) / file
         try:
             _copy(source, destination)
+            on_bytes(destination.stat().st_size)
         except FileNotFoundError as exc:
             raise TransferError(f"{source} is gone", hint=f"render it again: comfymodal runs again {run_id}") from exc
         except OSError as exc:

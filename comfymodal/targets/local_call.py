@@ -2,6 +2,5 @@
 
 CALL_FILE = "call.json"
 CONTROL_FILE = "control"
-OUTCOME_FILE = "outcome.json"
 SNAPSHOT_FILE = "snapshot.json"
 WORKER_LOG_FILE = "worker.txt"

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +19,9 @@ from comfymodal.comfyui.warm import ensure_warm
 from comfymodal.errors import NotReadyError
 from comfymodal.files import append_json_line, read_json, write_json
 from comfymodal.jobs import render
-from comfymodal.jobs.contract import EVENTS_FILE, SNAPSHOT_EVENTS, Control, Engine, run_folder
-from comfymodal.targets.local_call import CALL_FILE, CONTROL_FILE, OUTCOME_FILE, SNAPSHOT_FILE, WORKER_LOG_FILE
+from comfymodal.jobs.contract import EVENTS_FILE, OUTCOME_FILE, Control, Engine, run_folder
+from comfymodal.targets.courier import Courier
+from comfymodal.targets.local_call import CALL_FILE, CONTROL_FILE, SNAPSHOT_FILE, WORKER_LOG_FILE
 
 DELIVER_EVERY_S = 0.05
 """Files on this machine cost nothing, so more often than the twice a second of a remote place."""
@@ -60,40 +59,18 @@ class LocalPlace:
         self._state = Path(data["state"])
         self._engine_data = data["engine"]
         self._run_folder = run_folder(self.volumes, str(data["job"]["run_id"]))
-        self._seq = 0
-        self._waiting: list[dict[str, Any]] = []
-        self._recent: list[dict[str, Any]] = []
-        self._lock = threading.Lock()
         self._control: Control | None = None
         self._control_read_at = 0.0
-        self._wake = threading.Event()
-        self._closing = threading.Event()
-        self._deliverer = threading.Thread(target=self._deliver_for_ever, name="deliver", daemon=True)
-        self._deliverer.start()
+        self._courier = Courier(self._deliver, every_s=DELIVER_EVERY_S)
 
     def emit(self, event: Mapping[str, Any]) -> None:
-        with self._lock:
-            self._seq += 1
-            # Of a burst of steps only the newest is worth delivering.
-            if self._waiting and event["type"] == "step" and self._waiting[-1]["type"] == "step":
-                self._waiting.pop()
-            self._waiting.append({**event, "seq": self._seq, "at": time.time()})
-        self._wake.set()
+        self._courier.emit(event)
 
     def commit(self, volume: str) -> None:
         """Files on this machine are visible at once."""
 
     def reload(self, volume: str) -> None:
         """Files on this machine are visible at once."""
-
-    @contextmanager
-    def lease(self, key: str) -> Iterator[None]:
-        import filelock
-
-        folder = self._state / "leases"
-        folder.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(folder / f"{key}.lock"):
-            yield
 
     def control(self) -> Control | None:
         now = time.monotonic()
@@ -115,26 +92,11 @@ class LocalPlace:
 
     def close(self) -> None:
         """Deliver what is left."""
-        self._closing.set()
-        self._wake.set()
-        self._deliverer.join()
+        self._courier.close()
 
-    def _deliver_for_ever(self) -> None:
-        while not self._closing.is_set():
-            self._wake.wait()
-            self._wake.clear()
-            self._deliver()
-            self._closing.wait(DELIVER_EVERY_S)
-        self._deliver()
-
-    def _deliver(self) -> None:
-        with self._lock:
-            events, self._waiting = self._waiting, []
-        if not events:
-            return
-        self._recent = [*self._recent, *events][-SNAPSHOT_EVENTS:]
+    def _deliver(self, seq: int, events: Sequence[Mapping[str, Any]], recent: Sequence[Mapping[str, Any]]) -> None:
         try:
-            write_json(self._call / SNAPSHOT_FILE, {"seq": events[-1]["seq"], "events": self._recent})
+            write_json(self._call / SNAPSHOT_FILE, {"seq": seq, "events": recent})
             if self._run_folder.is_dir():
                 for event in events:
                     append_json_line(self._run_folder / EVENTS_FILE, event)

@@ -30,4 +30,7 @@ def describe_install(plan: InstallPlan, summary: str) -> Setup:
             f"disk       about {plan.disk_bytes / 1e9:.1f} GB in {plan.folder}",
             "private    its own Python environment; nothing else on this machine changes",
         ),
+        ask="Install it?",
+        declined_hint="use a ComfyUI you have: --comfy-url http://..., or comfyui.path in comfymodal.yaml",
+        forbidden_hint="comfymodal engine install",
     )

@@ -200,9 +200,6 @@ class BenchPlace:
 
     def reload(self, volume: str) -> None: ...
 
-    def lease(self, key: str) -> Any:
-        raise AssertionError("a render takes no lease")
-
     def control(self) -> None:
         return None
 

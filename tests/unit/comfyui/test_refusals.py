@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from comfymodal.comfyui.refusals import explain_node_error, explain_refusal
-from comfymodal.errors import ComfymodalError, InputFileError, NotFoundError, RunFailedError, WorkflowError
+from comfymodal.errors import (
+    ComfymodalError,
+    InputFileError,
+    NotFoundError,
+    OutOfMemoryError,
+    RunFailedError,
+    WorkflowError,
+)
 
 GRAPH = {
     "3": {"class_type": "ImageScale", "inputs": {}},
@@ -236,7 +243,7 @@ def test_a_node_that_is_not_in_the_workflow_is_still_named() -> None:
 )
 def test_a_node_error_is_said_in_one_line(given: dict[str, Any], words: str) -> None:
     found = explain_node_error(given, "Noise")
-    assert type(found) is RunFailedError
+    assert type(found) is (OutOfMemoryError if "memory" in words else RunFailedError)
     assert found.message == words
     assert isinstance(found.details["traceback"], str)
     json.dumps(found.to_dict())

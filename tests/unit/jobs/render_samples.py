@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,10 +67,6 @@ class FolderPlace:
         self.commits += 1
 
     def reload(self, volume: str) -> None: ...
-
-    @contextlib.contextmanager
-    def lease(self, key: str) -> Iterator[None]:
-        yield
 
     def control(self) -> Control | None:
         return self.wish(self.events)

@@ -1,0 +1,101 @@
+"""`comfymodal stop`: end the app, after which surely nothing bills; what runs may finish its last words first."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from comfymodal.errors import CancelledError
+from comfymodal.operations import fleet as fleet_views
+from comfymodal.operations.context import Context
+from comfymodal.operations.desk import Desk, Question
+from comfymodal.operations.fleet import NO_HELPERS, UNKNOWN, Priced
+from comfymodal.operations.fleet_results import FleetStopped
+from comfymodal.targets.modal import fleet
+from comfymodal.targets.modal.board import Board
+from comfymodal.targets.modal.errors import translated
+from comfymodal.targets.modal.fleet import LiveApp
+from comfymodal.targets.modal.names import app_name, board_name
+from comfymodal.targets.modal.session import connect
+from comfymodal.targets.modal.warm import forget, read_warmth
+from comfymodal.targets.spec import ModalSpec
+
+PATIENCE_S = 15.0
+"""How long runs that were asked to stop may take to commit what is finished."""
+
+LOOK_EVERY_S = 0.5
+
+
+def stop_fleet(context: Context, desk: Desk, *, is_all: bool, is_dry_run: bool) -> FleetStopped:
+    """End this project's app, or every app of comfymodal in the environment; asks. Nothing deployed is no error."""
+    spec = context.modal_spec()
+    connect(spec.workspace)
+    name = app_name(spec.project)
+    apps = [app for app in fleet.list_apps(spec.environment) if is_all or app.name == name]
+    priced = _look(apps, spec, is_all=is_all)
+    _, per_hour = fleet_views.total(priced)
+    views = tuple(one.view for one in priced)
+    names = tuple(app.name for app in apps)
+    if is_dry_run or not apps:
+        return FleetStopped(names, views, per_hour, (), (), is_dry_run)
+    if not desk.confirm(_question(apps, priced, per_hour)):
+        raise CancelledError("nothing was stopped")
+    asked = {board: fleet.active_runs(board, spec.environment) for board in _boards(apps)}
+    unfinished = _ask_to_stop(asked, spec.environment, desk)
+    for app in apps:
+        desk.event({"type": "app_stopping", "name": app.name})
+        fleet.stop_app(app.name, spec.environment)
+    if name in names:
+        forget(spec)
+    everything = tuple(run_id for runs in asked.values() for run_id in runs)
+    return FleetStopped(names, views, per_hour, everything, unfinished, is_dry_run)
+
+
+def _look(apps: Sequence[LiveApp], spec: ModalSpec, *, is_all: bool) -> list[Priced]:
+    own = next((app for app in apps if app.name == app_name(spec.project)), None)
+    found = fleet_views.look_at(spec, own.id, read_warmth(spec)) if own is not None else []
+    others = {app.name for app in apps if app is not own and app.containers}
+    if not (is_all and others):
+        return found
+    containers = [one for one in fleet.list_containers(spec.environment) if one.app in others]
+    ids = {one.id for one in containers}
+    runs = {
+        container_id: run
+        for board in _boards([app for app in apps if app.name in others])
+        for container_id, run in fleet.runs_in(board, spec.environment, ids).items()
+    }
+    return [*found, *fleet_views.explain(containers, runs, None, UNKNOWN, NO_HELPERS, now=time.time())]
+
+
+def _question(apps: Sequence[LiveApp], priced: Sequence[Priced], per_hour: str) -> Question:
+    names = ", ".join(app.name for app in apps)
+    number = f"{len(priced)} container{'' if len(priced) == 1 else 's'}"
+    details = [
+        f"{one.view.id}  {one.view.gpu or 'unknown'}  {one.view.per_hour or ''}  {one.view.why}" for one in priced
+    ]
+    if any(one.view.does == "runs" for one in priced):
+        details.append("what runs is asked to stop; what is finished is kept for: comfymodal runs fetch")
+    details.append("the image is kept: the next render deploys again, without building")
+    return Question(f"stop {names} ({number}, {per_hour})", tuple(details), "Stop it?")
+
+
+def _boards(apps: Sequence[LiveApp]) -> list[str]:
+    """Boards of the apps' projects: `comfymodal-<project>-<kind>` has `comfymodal-<project>`."""
+    projects = {app.name.removeprefix(fleet.APP_PREFIX).rpartition("-")[0] for app in apps}
+    return [board_name(project) for project in sorted(projects) if project]
+
+
+def _ask_to_stop(asked: dict[str, list[str]], environment: str | None, desk: Desk) -> tuple[str, ...]:
+    """Ask every run to stop; return those that had not ended when patience did."""
+    left = [(board, run_id) for board, runs in asked.items() for run_id in runs]
+    boards = {board: Board(board, environment) for board in asked}
+    with translated("cannot ask the runs to stop"):
+        for board, run_id in left:
+            boards[board].ask_to_stop(run_id)
+        if left:
+            desk.event({"type": "phase", "phase": "waiting for runs to keep what is finished"})
+        give_up_at = time.monotonic() + PATIENCE_S
+        while left and time.monotonic() < give_up_at:
+            time.sleep(LOOK_EVERY_S)
+            left = [(board, run_id) for board, run_id in left if not (boards[board].read(run_id) or {}).get("outcome")]
+    return tuple(run_id for _, run_id in left)

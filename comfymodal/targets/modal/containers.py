@@ -1,0 +1,217 @@
+"""What Modal's containers run. Plain functions and one class with markers only: `app.build_app` decorates them on the
+operator's side, so no container rebuilds an object graph and no setting is baked in (facts: modal 1.6.4, measured).
+
+Imported in a bare container: the standard library and `modal` are all there is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import modal
+import modal.exception
+import modal.experimental
+
+from comfymodal.comfyui.ask import post_json
+from comfymodal.comfyui.child import ChildEngine, start_child
+from comfymodal.comfyui.server import Launch
+from comfymodal.errors import ComfymodalError, EngineDiedError
+from comfymodal.files import write_json
+from comfymodal.jobs import render
+from comfymodal.jobs.contract import OUTCOME_FILE, Engine, run_folder
+from comfymodal.targets.modal.board import Board
+from comfymodal.targets.modal.keep_warm import keep_warm
+from comfymodal.targets.modal.names import ENV_OF_ROLE, ENV_SETTINGS
+from comfymodal.targets.modal.nodes import inspect
+from comfymodal.targets.modal.place import ModalPlace
+
+__all__ = ["RenderBox", "SnapshotRenderBox", "inspect", "keep_warm"]
+
+TAKEN_OVER = "Modal took the run's container away; another one goes on: what is finished is kept, the rest starts anew"
+
+
+class Box:
+    """One ComfyUI on one GPU; takes one job at a time. What the two decorated classes below have in common."""
+
+    def _boot(self) -> None:
+        self._began = time.time()
+        self._container_id = os.environ.get("MODAL_TASK_ID", "")
+        self._runs = 0
+        self._engine: ChildEngine | None = None
+        # Kept, not raised: Modal would start containers that die, one after the other, at the price of a GPU.
+        self._boot_error: ComfymodalError | None = None
+        try:
+            self._engine = start_child(launch_from(os.environ), Path(tempfile.mkdtemp(prefix="comfymodal-")))
+        except ComfymodalError as exc:
+            self._boot_error = exc
+
+    def _wake(self) -> None:
+        """In each container, restored or not: who am I, and does the engine answer."""
+        if (container_id := os.environ.get("MODAL_TASK_ID", "")) != self._container_id:
+            self._container_id, self._began = container_id, time.time()
+            self._check_engine()
+        self._enter_s = time.time() - self._began
+
+    def _run(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Run one job to its end; return its outcome. Raises only what Modal is to try again elsewhere."""
+        settings = read_settings(os.environ)
+        run_id = str(job["run_id"])
+        board = Board(settings["board"], None)
+        container = self._describe()
+        place = ModalPlace(
+            run_id,
+            mounts=mounts_from(os.environ),
+            names=settings["volumes"],
+            board=board,
+            about={"call_id": modal.current_function_call_id(), "container": container},
+            get_engine=self._require_engine,
+        )
+        if job.get("deadline_s"):
+            place.deadline = container["started_at"] + float(job["deadline_s"])
+        if place.was_begun:
+            place.emit({"type": "container_lost", "message": TAKEN_OVER})
+            place.reload("outputs")
+        try:
+            self._refresh_models(job, place)
+            outcome = render.run(job, place)
+        except modal.exception.InputCancellation:
+            place.stop()
+            _leave(render.run(job, place), container, place, run_id)
+            raise
+        outcome = _leave(outcome, container, place, run_id)
+        if self._engine is None or self._engine.death() is not None or _is_hung(outcome):
+            # No other job shall meet this engine.
+            modal.experimental.stop_fetching_inputs()
+        return outcome
+
+    def _stop(self) -> None:
+        if self._engine is not None:
+            self._engine.stop()
+
+    def _describe(self) -> dict[str, Any]:
+        self._runs += 1
+        return {
+            "container_id": self._container_id,
+            "container_started_at": self._began,
+            "enter_s": round(self._enter_s, 3),
+            "is_first": self._runs == 1,
+            "started_at": time.time(),
+        }
+
+    def _require_engine(self) -> Engine:
+        self._check_engine()
+        if self._engine is None:
+            raise self._boot_error or EngineDiedError("ComfyUI was not started")
+        return self._engine
+
+    def _check_engine(self) -> None:
+        if self._engine is not None:
+            self._engine.require_answer()
+
+    def _refresh_models(self, job: Mapping[str, Any], place: ModalPlace) -> None:
+        """See models that came to the volume after this container started, when the job needs one of them."""
+        if self._engine is None or all(_is_there(place.volumes["models"], model) for model in job.get("models") or ()):
+            return
+        place.emit({"type": "phase", "phase": "models"})
+        # A model that is loaded keeps its file open, and Modal reloads no volume with open files.
+        post_json(self._engine.url, "/free", {"unload_models": True, "free_memory": True})
+        try:
+            place.reload("models")
+        except (modal.Error, RuntimeError):
+            modal.experimental.stop_fetching_inputs()
+            raise
+
+
+class RenderBox(Box):
+    """Without memory snapshots."""
+
+    @modal.enter()
+    def boot(self) -> None:
+        self._boot()
+        self._wake()
+
+    @modal.method()
+    def run(self, job: dict[str, Any]) -> dict[str, Any]:
+        return self._run(job)
+
+    @modal.exit()
+    def stop(self) -> None:
+        self._stop()
+
+
+class SnapshotRenderBox(Box):
+    """With memory snapshots: taken after ComfyUI answers. Modal refuses `snap=True` on a class without them."""
+
+    @modal.enter(snap=True)
+    def boot(self) -> None:
+        self._boot()
+
+    @modal.enter(snap=False)
+    def wake(self) -> None:
+        self._wake()
+
+    @modal.method()
+    def run(self, job: dict[str, Any]) -> dict[str, Any]:
+        return self._run(job)
+
+    @modal.exit()
+    def stop(self) -> None:
+        self._stop()
+
+
+def launch_from(environ: Mapping[str, str], *, models: Path | None = None, extra: tuple[str, ...] = ()) -> Launch:
+    """How ComfyUI is started in this container."""
+    settings = read_settings(environ)
+    path = Path(environ["COMFYUI_PATH"])
+    return Launch(
+        name="comfyui",
+        argv=(environ["COMFYUI_PYTHON"], str(path / "main.py")),
+        arguments=(*settings["arguments"], *extra),
+        cwd=str(path),
+        # Where there is no GPU, as in tests, ComfyUI must be told.
+        probes_device="--cpu" not in (*settings["arguments"], *extra),
+        models=str(models or mounts_from(environ)["models"]),
+        idle_stop_s=None,
+        boot_timeout_s=float(settings["boot_timeout_s"]),
+    )
+
+
+def read_settings(environ: Mapping[str, str]) -> dict[str, Any]:
+    found = json.loads(environ[ENV_SETTINGS])
+    if not isinstance(found, dict):
+        raise RuntimeError(f"{ENV_SETTINGS} is no JSON object")
+    return found
+
+
+def mounts_from(environ: Mapping[str, str]) -> dict[str, Path]:
+    return {role: Path(environ[name]) for role, name in ENV_OF_ROLE.items()}
+
+
+def _leave(outcome: dict[str, Any], container: dict[str, Any], place: ModalPlace, run_id: str) -> dict[str, Any]:
+    """Write how it ended where it lasts, before anybody is told."""
+    outcome["container"] = {**container, "ended_at": time.time()}
+    try:
+        write_json(run_folder(place.volumes, run_id) / OUTCOME_FILE, outcome)
+        place.commit("outputs")
+    except (OSError, modal.Error) as exc:
+        print(f"comfymodal: cannot keep the outcome: {exc}", flush=True)  # noqa: T201
+    place.close(outcome)
+    return outcome
+
+
+def _is_there(models: Path, model: Mapping[str, Any]) -> bool:
+    try:
+        return (models / str(model["file"])).stat().st_size == model["size_bytes"]
+    except OSError:
+        return False
+
+
+def _is_hung(outcome: Mapping[str, Any]) -> bool:
+    error = outcome.get("error") or {}
+    return error.get("code") in (EngineDiedError.code,)

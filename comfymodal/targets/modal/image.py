@@ -1,0 +1,33 @@
+"""The image of the render containers: `recipe` as Modal's object. Nothing is built before a deploy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import modal
+
+from comfymodal.targets.modal.recipe import PYTHON, Step, container_env, image_steps, travels
+from comfymodal.targets.spec import ModalSpec
+
+
+def render_image(spec: ModalSpec) -> modal.Image:
+    """Slow layers first. Settings come late, so that a change of them rebuilds nothing; our sources come last, as files
+    that are mounted when a container starts and are part of no layer.
+    """
+    image = modal.Image.debian_slim(python_version=PYTHON)
+    for step in image_steps(spec.image):
+        image = _add(image, step)
+    return image.env(container_env(spec)).add_local_python_source("comfymodal", ignore=_stays)
+
+
+def _add(image: modal.Image, step: Step) -> modal.Image:
+    if step.apt:
+        image = image.apt_install(*step.apt)
+    for place, path in step.files.items():
+        # Copied, not mounted: later steps run it.
+        image = image.add_local_file(path, place, copy=True)
+    return image.run_commands(*step.commands) if step.commands else image
+
+
+def _stays(path: Path) -> bool:
+    return not travels(path)

@@ -1,0 +1,164 @@
+"""What is in the render containers' image, step by step, as data: built by `image`, compared by `plan`. Pure.
+
+What we or the project file name is pinned. What ComfyUI and custom nodes ask for themselves are ranges: they are
+resolved when their layer is built, and stay so until it is built again. Everything that fails fails the build: what is
+missing from an image is otherwise met on a GPU.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Final
+from urllib.parse import urlsplit
+
+from comfymodal.targets.modal.names import (
+    COMFYUI_PATH,
+    COMFYUI_PYTHON,
+    ENV_OF_ROLE,
+    ENV_SETTINGS,
+    MOUNT_ROOT,
+    board_name,
+    render_class,
+)
+from comfymodal.targets.spec import ImageSpec, ModalSpec
+
+PYTHON: Final = "3.12"
+"""ComfyUI's README: 3.13 is well supported, and 3.12 is what to try when a custom node is not ready for it."""
+
+# git fetches ComfyUI and custom nodes. libgl1 and libglib2.0-0 are what OpenCV, which every second custom node needs,
+# loads at import. ffmpeg is what video nodes call as a program. Compilers are in the base image already.
+APT: Final = ("git", "ffmpeg", "libgl1", "libglib2.0-0")
+
+# One set for every ComfyUI: the README of 2026-11 wants cu130 on every card from the T4 on, and 0.3.75 was run with it.
+# torchaudio stopped at 2.11, which works with each later torch. CUDA 13.0 wants driver 580, which Modal's hosts have.
+TORCH: Final = ("torch==2.13.0", "torchvision==0.28.0", "torchaudio==2.11.0")
+TORCH_INDEX: Final = "https://download.pytorch.org/whl/cu130"
+
+COMFYUI_GIT: Final = "https://github.com/comfyanonymous/ComfyUI.git"
+
+CONSTRAINTS: Final = "/opt/comfymodal/torch.txt"
+"""What was installed as PyTorch, with its build (`+cu130`); nothing that comes later may move it."""
+
+REGISTRY_SCRIPT: Final = "/opt/comfymodal/registry_node.py"
+
+OPERATORS_SIDE: Final = ("cli", "costs", "operations", "output", "project", "runs")
+"""Packages of ours that no container imports: they stay at home, so an edit there replaces no warm container."""
+
+_PIP = f"{COMFYUI_PYTHON} -m pip install --no-cache-dir --disable-pip-version-check"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One layer. `key` is what in the project file it follows from; `minutes` is a guess, for the operator's plan."""
+
+    name: str
+    key: str
+    minutes: float
+    apt: tuple[str, ...] = ()
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """Copied in before the commands run: place in the image -> file of ours."""
+    commands: tuple[str, ...] = ()
+    """Lines for `/bin/sh`, each of which must succeed."""
+
+
+def image_steps(image: ImageSpec) -> tuple[Step, ...]:
+    """Everything that is built, in order; the environment and our own sources come after it and build nothing."""
+    version = image.comfyui_version
+    steps = [
+        Step("system packages", "", 1, apt=APT),
+        Step("PyTorch", "", 3, commands=(_install_torch(), _freeze_torch())),
+        Step(f"ComfyUI {version}", "comfyui.version", 2, commands=_install_comfyui(version)),
+    ]
+    if any(not _is_git(node) for node in image.custom_nodes):
+        script = Path(__file__).with_name("registry_node.py")
+        steps.append(Step("Comfy registry", "comfyui.custom_nodes", 0, files={REGISTRY_SCRIPT: script}))
+    steps += [
+        Step(f"custom node {node}", "comfyui.custom_nodes", 1, commands=_install_node(node))
+        for node in image.custom_nodes
+    ]
+    if image.python_packages:
+        wanted = shlex.join(image.python_packages)
+        command = f"{_PIP} -c {CONSTRAINTS} {wanted}"
+        steps.append(Step("Python packages", "comfyui.python_packages", 2, commands=(command,)))
+    return tuple(steps)
+
+
+def container_env(spec: ModalSpec) -> dict[str, str]:
+    """Environment of every container. The project's own variables cannot replace what ours rely on."""
+    settings = {
+        "project": spec.project,
+        "board": board_name(spec.project),
+        "volumes": {role: volume.name for role, volume in spec.volumes.items()},
+        "arguments": list(spec.image.arguments),
+        "boot_timeout_s": spec.containers.boot_timeout_s,
+        "render_class": render_class(spec.containers.snapshot),
+    }
+    return {
+        **spec.image.env,
+        "COMFYUI_PATH": COMFYUI_PATH,
+        "COMFYUI_PYTHON": COMFYUI_PYTHON,
+        **{name: f"{MOUNT_ROOT}/{role}" for role, name in ENV_OF_ROLE.items()},
+        # A quote inside quotes is where readers of image recipes disagree; JSON can do without it.
+        ENV_SETTINGS: json.dumps(settings, sort_keys=True).replace("'", "\\u0027"),
+    }
+
+
+def travels(path: PurePath) -> bool:
+    """Whether a file of our package, given relative to it, goes to the containers."""
+    return path.suffix == ".py" and path.parts[0] not in OPERATORS_SIDE
+
+
+def _install_torch() -> str:
+    # Only this index: with PyPI beside it pip would take whichever build sorts higher.
+    return f"{_PIP} --index-url {TORCH_INDEX} {shlex.join(TORCH)}"
+
+
+def _freeze_torch() -> str:
+    frozen = f"{COMFYUI_PYTHON} -m pip list --format=freeze | grep -E '^torch(vision|audio)?==' > {CONSTRAINTS}"
+    # The pipe's status is grep's; fewer lines than packages would leave one of them free to move.
+    return f"mkdir -p /opt/comfymodal && {frozen} && test $(wc -l < {CONSTRAINTS}) -eq {len(TORCH)}"
+
+
+def _install_comfyui(version: str) -> tuple[str, ...]:
+    tag = shlex.quote(f"refs/tags/v{version}")
+    return (
+        _fetch(COMFYUI_PATH, COMFYUI_GIT, tag),
+        f"{_PIP} -c {CONSTRAINTS} -r {COMFYUI_PATH}/requirements.txt",
+    )
+
+
+def _install_node(node: str) -> tuple[str, ...]:
+    where, _, pin = node.rpartition("@")
+    name = PurePath(urlsplit(where).path).name.removesuffix(".git") if _is_git(node) else where
+    folder = shlex.quote(f"{COMFYUI_PATH}/custom_nodes/{name}")
+    if _is_git(node):
+        got = _fetch(folder, shlex.quote(where), shlex.quote(pin))
+        got += f" && git -C {folder} submodule --quiet update --init --recursive --depth 1"
+    else:
+        got = f"{COMFYUI_PYTHON} {REGISTRY_SCRIPT} {shlex.quote(where)} {shlex.quote(pin)} {folder}"
+    requirements, script = f"{folder}/requirements.txt", f"{folder}/install.py"
+    # What install.py installs goes by the same constraints.
+    kept = f"PIP_CONSTRAINT={CONSTRAINTS} UV_CONSTRAINT={CONSTRAINTS} COMFYUI_PATH={COMFYUI_PATH}"
+    return (
+        # Two nodes of one name would be laid over each other.
+        f"test ! -e {folder}",
+        got,
+        f"if [ -f {requirements} ]; then {_PIP} -c {CONSTRAINTS} -r {requirements}; fi",
+        f"if [ -f {script} ]; then cd {folder} && {kept} {COMFYUI_PYTHON} install.py; fi",
+    )
+
+
+def _fetch(folder: str, url: str, what: str) -> str:
+    """One commit without its history; a clone of ComfyUI's is many times larger."""
+    return (
+        f"git init --quiet {folder} && git -C {folder} fetch --quiet --depth 1 {url} {what}"
+        f" && git -C {folder} checkout --quiet FETCH_HEAD"
+    )
+
+
+def _is_git(node: str) -> bool:
+    return "://" in node

@@ -1,0 +1,277 @@
+"""Modal as a target: the same jobs in containers, found again by id from any machine."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import modal
+
+from comfymodal.errors import CancelledError, NotFoundError, ProjectError, ServiceError, TransferError
+from comfymodal.files import read_json, write_json
+from comfymodal.jobs.contract import JOB_FILE, MANIFEST_FILE, OUTCOME_FILE, RUNS_FOLDER
+from comfymodal.jobs.manifest import parse_results
+from comfymodal.targets.base import EngineFacts, KnownNodes, Look, OnEvent, Setup
+from comfymodal.targets.modal import calls
+from comfymodal.targets.modal.board import Board
+from comfymodal.targets.modal.deployment import (
+    Deployment,
+    deploy,
+    inspect_nodes,
+    kept_nodes,
+    read_deployment,
+    read_nodes,
+)
+from comfymodal.targets.modal.errors import translated
+from comfymodal.targets.modal.limits import refusals
+from comfymodal.targets.modal.names import app_name, board_name
+from comfymodal.targets.modal.nodes import ModelFile, files_by_folder, models_in, with_models
+from comfymodal.targets.modal.plan import changes, describe, fingerprint
+from comfymodal.targets.modal.session import connect
+from comfymodal.targets.modal.volumes import Volumes
+from comfymodal.targets.spec import ModalSpec
+
+ANNOUNCED_BYTES = 256 * 1024
+"""The job of a larger batch is found on the outputs volume, once a container has it."""
+
+LOOK_WAIT_S = 0.5
+"""How long a glance may wait for the end of a run: an answer comes at once, and nobody is asked more often."""
+
+
+@dataclass(slots=True)
+class ModalTarget:
+    """Fulfils `targets.base.Target`."""
+
+    spec: ModalSpec
+    name: str = "modal"
+    look_every_s: float = 0.05
+    _is_connected: bool = field(default=False, init=False)
+    _nodes: Mapping[str, Any] | None = field(default=None, init=False)
+    _files: Mapping[str, Mapping[str, ModelFile]] | None = field(default=None, init=False)
+
+    def connect(self) -> None:
+        """Raises `NotReadyError` or `ServiceError`; asks once."""
+        if not self._is_connected:
+            connect(self.spec.workspace)
+            self._is_connected = True
+
+    def needed_setup(self) -> Setup | None:
+        if refused := refusals(self.spec):
+            raise ProjectError(f"Modal would refuse this: {'; '.join(refused)}", hint="correct comfymodal.yaml")
+        self.connect()
+        found = read_deployment(self.spec, with_note=False)
+        if found is not None and found.fingerprint == fingerprint(self.spec):
+            return None
+        return self._describe_deploy(found)
+
+    def set_up(self, on_event: OnEvent) -> None:
+        self.connect()
+        volumes = Volumes(self.spec)
+        for role in volumes.missing():
+            volumes.create(role)
+        try:
+            deploy(self.spec, on_event)
+        except KeyboardInterrupt:
+            raise CancelledError(
+                f"interrupted while deploying {app_name(self.spec.project)}: no run was submitted",
+                hint="what is deployed: comfymodal status; go on: comfymodal deploy",
+            ) from None
+
+    def engine_facts(self, on_event: OnEvent) -> EngineFacts:
+        self.connect()
+        self._nodes = read_nodes(self.spec) or inspect_nodes(self.spec, on_event)
+        if not set(self._model_files()) <= set(self._nodes["folders"]):
+            # A folder that is new on the volume: only ComfyUI knows which nodes read it.
+            self._nodes = inspect_nodes(self.spec, on_event)
+        gpus = " or ".join(self.spec.containers.gpus)
+        return EngineFacts(str(self._nodes["comfyui_version"]), gpus, f"Modal, {app_name(self.spec.project)}", None)
+
+    def object_info(self, class_types: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
+        known = self._require_nodes()["object_info"]
+        names = self.model_files()
+        return {name: with_models(known[name], names) for name in class_types if name in known}
+
+    def known_classes(self) -> Sequence[str]:
+        return list(self._require_nodes()["object_info"])
+
+    def model_files(self) -> Mapping[str, Sequence[str]]:
+        return {folder: sorted(files) for folder, files in self._model_files().items()}
+
+    @property
+    def models_root(self) -> str | None:
+        return f"volume {self.spec.volumes['models'].name}:"
+
+    def known_nodes(self, *, may_ask: bool) -> KnownNodes | None:
+        nodes = kept_nodes(self.spec)
+        if may_ask:
+            self.connect()
+            nodes = read_nodes(self.spec)
+        if nodes is None:
+            return None
+        self._files = None if may_ask else self._kept_files()
+        names = self.model_files()
+        return KnownNodes(
+            comfyui_version=str(nodes["comfyui_version"]),
+            device=" or ".join(self.spec.containers.gpus),
+            how=f"Modal, {app_name(self.spec.project)}",
+            object_info={name: with_models(entry, names) for name, entry in nodes["object_info"].items()},
+            model_files=names,
+            models_root=self.models_root,
+            fetched_at=time.time() if may_ask else float((read_json(self._files_path) or {}).get("at") or 0),
+            freshness="current" if may_ask else "outdated",
+        )
+
+    def put_input(self, source: Path, name: str) -> None:
+        volumes = Volumes(self.spec)
+        if volumes.size_of("inputs", name) != source.stat().st_size:
+            volumes.put("inputs", source, name)
+
+    def submit(self, job: Mapping[str, Any]) -> str:
+        needed = models_in([prompt["graph"] for prompt in job["prompts"]], self._object_info(), self._model_files())
+        models = [{"file": model.path, "size_bytes": model.size_bytes} for model in needed]
+        call_id = calls.spawn(self.spec, {**job, "models": models})
+        is_small = len(json.dumps(job)) <= ANNOUNCED_BYTES
+        with contextlib.suppress(modal.Error):
+            # It runs whether anybody else hears of it or not.
+            self._board.announce(str(job["run_id"]), {"call_id": call_id, "job": dict(job) if is_small else None})
+        return call_id
+
+    def look(self, run_id: str, call_id: str, *, after: int) -> Look:
+        # Another machine's run of long ago: the board forgot its call, the outputs volume has how it ended.
+        state = calls.state_of(call_id, wait_s=LOOK_WAIT_S) if call_id else calls.CallState(is_running=False)
+        # The board second: of a run that has just ended it then holds the last words.
+        try:
+            with translated("cannot look at the run"):
+                snapshot = {} if state.outage else self._board.read(run_id) or {}
+        except ServiceError as exc:
+            snapshot, state = (
+                {},
+                calls.CallState(is_running=state.is_running, outcome=state.outcome, outage=exc.message),
+            )
+        events = tuple(event for event in snapshot.get("events") or () if event["seq"] > after)
+        seq = max(after, int(snapshot.get("seq") or 0))
+        if state.outage is not None:
+            events = (*events, {"type": "service_silent", "message": state.outage, "seq": seq})
+        elif after == 0 and snapshot == {} and state.is_running:
+            events = ({"type": "phase", "phase": "waiting", "seq": 0},)
+        if state.is_running:
+            return Look(seq, events, None, is_alive=True)
+        outcome = state.outcome or snapshot.get("outcome") or self._kept_outcome(run_id)
+        return Look(seq, events, outcome or self._ended_without_words(run_id, state), is_alive=False)
+
+    def cancel(self, run_id: str, call_id: str) -> None:
+        with translated("cannot ask the run to stop"):
+            self._board.ask_to_stop(run_id)
+            is_taken = self._board.read(run_id) is not None
+        # One that no container took yet must not start only to be stopped.
+        if call_id and not is_taken:
+            calls.cancel(call_id)
+
+    def find_call(self, run_id: str) -> str | None:
+        with translated("cannot look for the run"):
+            found = self._board.read(run_id) or self._board.announced(run_id)
+        return str(found["call_id"]) if found.get("call_id") else None
+
+    def job_of(self, run_id: str) -> Mapping[str, Any] | None:
+        self.connect()
+        with translated("cannot look for the run"):
+            job = self._board.announced(run_id).get("job")
+        if isinstance(job, Mapping):
+            return job
+        return Volumes(self.spec).read_json("outputs", f"{RUNS_FOLDER}/{run_id}/{JOB_FILE}")
+
+    def results(self, run_id: str) -> Mapping[int, Mapping[str, Any]]:
+        self.connect()
+        text = Volumes(self.spec).read("outputs", f"{RUNS_FOLDER}/{run_id}/{MANIFEST_FILE}")
+        return parse_results(text or b"")
+
+    def fetch(self, run_id: str, file: str, destination: Path, on_bytes: Callable[[int], None]) -> None:
+        part = destination.with_name(destination.name + ".part")
+        try:
+            with part.open("ab") as stream:
+                on_bytes(stream.tell())
+                Volumes(self.spec).fetch("outputs", f"{RUNS_FOLDER}/{run_id}/{file}", stream, on_bytes)
+            part.replace(destination)
+        except FileNotFoundError as exc:
+            part.unlink(missing_ok=True)
+            raise TransferError(
+                f"{file} of run {run_id} is gone from the volume {self.spec.volumes['outputs'].name}",
+                hint=f"render it again: comfymodal runs again {run_id}",
+            ) from exc
+        except (OSError, ServiceError) as exc:
+            reason = exc.message if isinstance(exc, ServiceError) else exc.strerror or str(exc)
+            raise TransferError(
+                f"{file} did not come whole: {reason}", hint=f"go on: comfymodal runs fetch {run_id}"
+            ) from exc
+
+    @property
+    def _board(self) -> Board:
+        return Board(board_name(self.spec.project), self.spec.environment)
+
+    def _require_nodes(self) -> Mapping[str, Any]:
+        if self._nodes is None:
+            raise RuntimeError("engine_facts comes first")
+        return self._nodes
+
+    def _object_info(self) -> Mapping[str, Any]:
+        nodes = self._nodes or read_nodes(self.spec)
+        if nodes is None:
+            raise NotFoundError("nobody knows the nodes of what is deployed", hint="comfymodal deploy")
+        return nodes["object_info"]  # type: ignore[no-any-return]
+
+    def _model_files(self) -> Mapping[str, Mapping[str, ModelFile]]:
+        if self._files is None:
+            paths = list(Volumes(self.spec).files("models"))
+            self._files_path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self._files_path, {"at": time.time(), "paths": paths})
+            self._files = files_by_folder(paths)
+        return self._files
+
+    def _kept_files(self) -> Mapping[str, Mapping[str, ModelFile]]:
+        kept = read_json(self._files_path) or {}
+        return files_by_folder((str(path), int(size)) for path, size in kept.get("paths") or ())
+
+    @property
+    def _files_path(self) -> Path:
+        return self.spec.state / "modal" / f"models-{self.spec.volumes['models'].name}.json"
+
+    def _kept_outcome(self, run_id: str) -> Mapping[str, Any] | None:
+        return Volumes(self.spec).read_json("outputs", f"{RUNS_FOLDER}/{run_id}/{OUTCOME_FILE}")
+
+    def _ended_without_words(self, run_id: str, state: calls.CallState) -> Mapping[str, Any] | None:
+        results = self.results(run_id)
+        if state.is_cancelled:
+            return {"status": "cancelled", "error": None, "ended_at": time.time()}
+        if state.error is None:
+            return None
+        error = state.error
+        error.hint = error.hint or f"its log: comfymodal logs {run_id}; once more: comfymodal runs again {run_id}"
+        return {"status": "partial" if results else "failed", "error": error.to_dict(), "ended_at": time.time()}
+
+    def _describe_deploy(self, found: Deployment | None) -> Setup:
+        name = app_name(self.spec.project)
+        before = read_deployment(self.spec) if found is not None and found.fingerprint else None
+        described = before.described if before is not None else None
+        details = [
+            f"{change.key}  {change.old} -> {change.new}  ({change.effect})"
+            for change in changes(described, describe(self.spec))
+        ]
+        missing = [self.spec.volumes[role].name for role in Volumes(self.spec).missing()]
+        details += [f"volume     {name} will be created" for name in missing]
+        summary = (
+            f"nothing of this project is deployed on Modal; deploy {name}"
+            if found is None
+            else f"what is deployed as {name} is not what comfymodal.yaml says; deploy it again"
+        )
+        return Setup(
+            summary=summary,
+            details=tuple(details),
+            ask="Deploy it?",
+            declined_hint="comfymodal deploy --dry-run shows what would change",
+            forbidden_hint="comfymodal deploy",
+        )
