@@ -72,6 +72,7 @@ class Follower:
     stopping_since: float = 0.0
     heard_at: float = 0.0
     polled_at: float = 0.0
+    kept: asyncio.Queue[dict[str, Any] | None] = field(default_factory=asyncio.Queue)
 
     async def follow(self) -> None:
         """Return when every prompt has a result, or when a stop was asked for and has taken effect.
@@ -84,6 +85,7 @@ class Follower:
             await self._take_up()
         inbox: asyncio.Queue[Message] = asyncio.Queue()
         listener = asyncio.create_task(self._listen(inbox))
+        committer = asyncio.create_task(self._commit_kept())
         try:
             # Connect before posting, or the first events are lost; a server without a WebSocket is polled.
             self.heard_at = self.polled_at = time.monotonic()
@@ -96,10 +98,13 @@ class Follower:
                 if self._is_poll_due():
                     await self._poll()
                 self._raise_if_stalled()
+            self.kept.put_nowait(None)
+            await committer
         finally:
-            listener.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await listener
+            for task in (listener, committer):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
         if self.is_late:
             raise RunFailedError(
                 "the run's time limit was reached",
@@ -109,6 +114,23 @@ class Follower:
     async def _listen(self, inbox: asyncio.Queue[Message]) -> None:
         async for message in self.client.messages():
             await inbox.put(message)
+
+    async def _commit_kept(self) -> None:
+        """Make finished prompts durable, then say so, while the next ones render: a volume takes about a second."""
+        is_last = False
+        while not is_last:
+            taken = [await self.kept.get()]
+            while not self.kept.empty():
+                taken.append(self.kept.get_nowait())
+            done = [event for event in taken if event is not None]
+            is_last = len(done) < len(taken)
+            if not done:
+                continue
+            # One that fails is made up for by the next, and the job's last one must succeed.
+            with contextlib.suppress(ComfymodalError):
+                await asyncio.to_thread(self.place.commit, "outputs")
+            for event in done:
+                self.place.emit(event)
 
     async def _hear(self, inbox: asyncio.Queue[Message]) -> None:
         if not self.posted:
@@ -310,9 +332,8 @@ class Follower:
             **result,
         }
         self.manifest.add(complete)
-        self.place.commit("outputs")
         outputs = len(complete["outputs"])
-        self.place.emit({"type": "prompt_done", "prompt": index, "status": status, "outputs": outputs})
+        self.kept.put_nowait({"type": "prompt_done", "prompt": index, "status": status, "outputs": outputs})
 
     async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask again while the server may only have lost its network for a moment."""

@@ -65,6 +65,8 @@ def _render(
         place.commit("outputs")
     except OSError as exc:
         error = error or _disk_error(exc, str(job["run_id"]))
+    except ComfymodalError as exc:
+        error = error or exc
     return error
 
 
@@ -83,7 +85,7 @@ async def _upload_inputs(job: Mapping[str, Any], place: Place, client: ComfyClie
     if not job.get("inputs"):
         return
     place.emit({"type": "phase", "phase": "inputs"})
-    place.reload("inputs")
+    await asyncio.to_thread(place.reload, "inputs")
     for item in job["inputs"]:
         source = place.volumes["inputs"] / item["file"]
         if not source.is_file() or source.stat().st_size != item["size_bytes"]:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from comfymodal.costs.rates import Rate, container_rate, hourly_text, money_json, money_text, parse_gpu
+from comfymodal.costs.rates import hourly_text, money_json
 from comfymodal.errors import NotReadyError, ProjectError
 from comfymodal.operations.context import Context
 from comfymodal.operations.deploy_results import ChangeShown, DeployReport
-from comfymodal.operations.desk import Desk, Setup
-from comfymodal.targets.spec import ModalSpec
-
-MONTH_S = 30 * 24 * 3600
+from comfymodal.operations.desk import Desk
 
 
 def deploy(context: Context, desk: Desk, *, is_dry_run: bool, is_forced: bool) -> DeployReport:
@@ -20,6 +17,7 @@ def deploy(context: Context, desk: Desk, *, is_dry_run: bool, is_forced: bool) -
     Raises `ProjectError` for what Modal would refuse, `NotReadyError` after a no and for a deployment that is unsound.
     """
     from comfymodal.targets.modal import deployment
+    from comfymodal.targets.modal.deploy_words import describe_deploy, idle_per_month, rate_of
     from comfymodal.targets.modal.limits import notices, refusals
     from comfymodal.targets.modal.names import app_name
     from comfymodal.targets.modal.plan import changes, describe, fingerprint, rebuild_minutes
@@ -47,47 +45,18 @@ def deploy(context: Context, desk: Desk, *, is_dry_run: bool, is_forced: bool) -
         volumes_created=tuple(spec.volumes[role].name for role in missing),
         build_minutes=rebuild_minutes(described, after),
         gpu=" or ".join(spec.containers.gpus),
-        per_hour=hourly_text(_rate(spec)),
-        idle_per_month=money_json(_idle_per_month(spec)),
+        per_hour=hourly_text(rate_of(spec)),
+        idle_per_month=money_json(idle_per_month(spec)),
         custom_nodes=len(spec.image.custom_nodes),
         comfyui_version=spec.image.comfyui_version,
         classes=None,
     )
     if is_dry_run or (is_current and not is_forced):
         return report
-    if not desk.agree(_setup(report, _idle_per_month(spec))):
+    if not desk.agree(describe_deploy(spec, described, report.volumes_created, is_first=before is None)):
         raise NotReadyError("nothing was deployed", hint="comfymodal deploy --dry-run shows what would change")
     for role in missing:
         volumes.create(role)
     deployment.deploy(spec, desk.event)
     nodes = deployment.kept_nodes(spec) or {}
     return replace(report, status="deployed", classes=len(nodes.get("object_info") or ()))
-
-
-def _setup(report: DeployReport, idle: int) -> Setup:
-    details = [f"{item.key}  {item.old} -> {item.new}  ({item.effect})" for item in report.changes]
-    details += [f"volume {name} will be created" for name in report.volumes_created]
-    if report.build_minutes:
-        details.append(f"building the image takes about {report.build_minutes:g} min on Modal's CPUs, once")
-    details.append(
-        f"idle: {money_text(idle)} per month for containers that are always kept (comfyui.min_containers)"
-        if idle
-        else "idle: nothing; containers start with a render and end by themselves"
-    )
-    details.append(f"a container costs {report.per_hour} while it lives ({report.gpu})")
-    return Setup(
-        summary=f"deploy {report.app} to Modal",
-        details=tuple(details),
-        ask="Deploy it?",
-        declined_hint="comfymodal deploy --dry-run shows what would change",
-        forbidden_hint="comfymodal deploy",
-    )
-
-
-def _rate(spec: ModalSpec) -> Rate:
-    return container_rate([parse_gpu(name) for name in spec.containers.gpus])
-
-
-def _idle_per_month(spec: ModalSpec) -> int:
-    """Nanodollars for the containers that are kept whether anybody renders or not."""
-    return int(_rate(spec).cost(MONTH_S)) * spec.containers.min_containers

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from comfymodal.errors import NotFoundError, NotReadyError, UsageError
+from comfymodal.errors import NotFoundError, NotReadyError, ServiceError, UsageError
 from comfymodal.jobs.contract import LOG_FILE, RUNS_FOLDER, run_folder
 from comfymodal.operations.context import Context
 from comfymodal.operations.desk import Desk
@@ -26,6 +26,9 @@ OVERLAP_S = 20.0
 
 LATE_S = 3.0
 """How long after the end of a run its last lines may come."""
+
+PATIENCE_S = 60.0
+"""How long Modal may be silent while a log is followed."""
 
 SKEW_S = 5.0
 """Modal's clock and a container's need not agree."""
@@ -156,27 +159,37 @@ class Follower:
     since: float
     every_s: float = FOLLOW_EVERY_S
     late_s: float = LATE_S
+    patience_s: float = PATIENCE_S
 
     def follow(self, is_over: Callable[[], bool]) -> Iterator[LogLine]:
-        """Lines that were not among the first ones; ends when it is over and the last lines had time to come."""
+        """Lines that were not among the first ones; ends when it is over and the last lines had time to come.
+
+        Raises `ServiceError` when nobody answers for `patience_s`.
+        """
         seen = Counter(self.first)
         newest = max((line.at for line in self.first), default=self.since)
-        while True:
-            was_over = is_over()
-            if was_over:
-                time.sleep(self.late_s)
+        is_last, silent_since = False, None
+        while not is_last:
             since = newest - OVERLAP_S
+            try:
+                is_last = is_over()
+                time.sleep(self.late_s if is_last else 0)
+                lines = self.read(since)
+                silent_since = None
+            except ServiceError:
+                is_last, lines = False, []
+                silent_since = silent_since or time.monotonic()
+                if time.monotonic() - silent_since >= self.patience_s:
+                    raise
             now: Counter[LogLine] = Counter()
-            for line in self.read(since):
+            for line in lines:
                 now[line] += 1
                 if now[line] > seen[line]:
                     yield line
                 newest = max(newest, line.at)
             # What is older than the next look comes no more.
             seen = Counter({line: count for line, count in (seen | now).items() if line.at >= since})
-            if was_over:
-                return
-            time.sleep(self.every_s)
+            time.sleep(0 if is_last else self.every_s)
 
 
 def view_of(line: LogLine) -> LogLineView:

@@ -135,10 +135,10 @@ def _on_engine(state: Progress, event: Mapping[str, Any], now: float) -> str:
 
 
 def _on_price(state: Progress, event: Mapping[str, Any], now: float) -> str:
-    typical = f"usually {event['typical']} ({event['samples']} runs), " if event.get("typical") else ""
-    limit = f"at most {event['worst']} (stops after {seconds_in_words(float(event['deadline_s']))}"
-    why = ", as the budget allows)" if event.get("is_shortened") else ")"
-    return f"cost      {event['gpu']} {event['per_hour']} on {event['where']}: {typical}{limit}{why}; Ctrl-C stops it"
+    typical = f"usually {event['typical']}, " if event.get("typical") else ""
+    why = ", the budget's limit" if event.get("is_shortened") else ""
+    limit = f"at most {event['worst']} (ends after {seconds_in_words(float(event['deadline_s']))}{why})"
+    return f"cost      {event['gpu']} {event['per_hour']} on {event['where']}: {typical}{limit}"
 
 
 def _on_build_log(state: Progress, event: Mapping[str, Any], now: float) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
+from comfymodal.costs.rates import money_text, nanodollars_of
 from comfymodal.operations.config import ConfigShown, ConfigValidated
 from comfymodal.operations.results import RenderPlan, RunCancelled, RunList, RunReport, RunView
 from comfymodal.output.words import bytes_in_words, count, seconds_in_words, shown_path
@@ -42,6 +44,7 @@ def details_of(report: RunReport) -> Rows:
         ("workflow", run.title),
         ("target", run.target),
         ("started", _time(run.created_at)),
+        ("cost", "" if run.cost is None else _cost(run.cost)),
         ("took", "" if run.seconds is None else f"{seconds_in_words(run.seconds)}{_phases(run)}"),
     ]
     rows += [("set", f"{change.node_id}.{change.input_name} = {_value(change.new)}") for change in report.changes]
@@ -58,7 +61,8 @@ def summary_of(report: RunReport) -> str:
     next_command = f"comfymodal runs again {report.run.id}"
     if report.run.status == "running":
         return f"run {report.run.id} goes on; its outputs: comfymodal runs fetch {report.run.id}"
-    return f"{report.run.status}: {files}{texts}{took}{_phases(report.run)}{cached}; next: {next_command}"
+    cost = f", {_cost(report.run.cost)}" if report.run.cost is not None else ""
+    return f"{report.run.status}: {files}{texts}{took}{_phases(report.run)}{cached}{cost}; next: {next_command}"
 
 
 def _report_rows(report: RunReport) -> Rows:
@@ -94,6 +98,10 @@ def _run_row(run: RunView) -> tuple[str, ...]:
 def _phases(run: RunView) -> str:
     told = [f"{name} {seconds_in_words(seconds)}" for name, seconds in run.phases.items() if seconds >= 0.05]
     return f" ({', '.join(told)})" if told else ""
+
+
+def _cost(usd: str) -> str:
+    return f"{money_text(nanodollars_of(Decimal(usd)))} (est.)"
 
 
 def _time(iso: str) -> str:

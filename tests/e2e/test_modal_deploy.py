@@ -36,7 +36,8 @@ def created(cli: ModalCli, function: str) -> dict[str, Any]:
 
 def _function(body: dict[str, Any]) -> dict[str, Any]:
     ranked = body.get("function_data", {}).get("ranked_functions")
-    return ranked[0]["function"] if ranked else body.get("function") or body["function_data"]
+    found: dict[str, Any] = ranked[0]["function"] if ranked else body.get("function") or body["function_data"]
+    return found
 
 
 def test_everything_in_the_project_file_reaches_modal(make_modal_cli: MakeCli) -> None:

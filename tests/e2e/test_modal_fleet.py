@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -35,12 +36,16 @@ def test_nothing_deployed_is_seen_and_nothing_is_to_be_ended(make_modal_cli: Mak
     status = cli("status", "--json")
     stop, off = cli("stop"), cli("warm", "--off")
     warm = cli("warm", "--for", "30m")
-    plan = cli("shell", "--dry-run")
+    plan, shell = cli("shell", "--dry-run"), cli("shell")
 
     assert (status.code, status.json["data"]["deployed"], status.json["data"]["containers"]) == (0, "no", [])
     assert (stop.code, stop.stdout) == (0, "nothing of comfymodal is deployed, and nothing bills\n")
     assert (warm.code, warm.stderr.splitlines()[-1]) == (4, "hint: comfymodal deploy")
     assert (off.code, off.stdout) == (0, "nothing was kept warm\n")
+    # Modal's own command line took over, understood the words, and asked for what the double has not.
+    assert (shell.code, "SandboxCreate" in shell.stderr + shell.stdout) == (1, True)
+    assert shell.stderr.startswith("no container of this project lives: a small one on a CPU, without ComfyUI\n")
+    assert "about $0.1655/h; it ends with exit, at the latest after 1h\n" in shell.stderr
     assert plan.stdout.endswith(" -m modal shell --volume comfy-models --volume comfy-inputs --volume comfy-outputs\n")
 
 
@@ -99,13 +104,14 @@ def test_warm_keeps_a_container_up_and_ends_by_itself(make_modal_cli: Make) -> N
     unasked = cli("warm", "--for", "25s")
     begun = cli("warm", "--for", "25s", "--yes", "--json").json["data"]
     until = time.time() + 25
-    # Up without anything to render, beyond the scaledown window.
-    wait_for(lambda: [one for one in containers(cli) if one["does"] == "warm"])
-    time.sleep(4)
-    during = {one["does"] for one in containers(cli)}
-    seen = cli("status", "--json").json["data"]
     alive = rendering(cli)
-    assert alive()
+    function_id = wait_for(alive)[0]["function_id"]
+    (keeper,) = keepers(cli, alive)
+    # Another container takes its place, to the same end.
+    cli.cloud.kill_container(keeper["task_id"])
+    wait_for(lambda: [one for one in keepers(cli, alive) if one["task_id"] != keeper["task_id"]])
+    seen = cli("status", "--json").json["data"]
+    during = {one["does"] for one in seen["containers"]}
     wait_for(lambda: not alive())
     ended_at = time.time()
     after = wait_for(lambda: gone_warm(cli))
@@ -117,7 +123,7 @@ def test_warm_keeps_a_container_up_and_ends_by_itself(make_modal_cli: Make) -> N
     assert seen["warm_until"] == begun["until"]
     assert ended_at >= until - 1
     assert (after["is_warm_overdue"], after["warm_until"]) == (False, None)
-    assert minimums(cli)[-1] == 0
+    assert minimums(cli, function_id)[-1] == 0
 
 
 def test_a_second_warm_replaces_the_first_a_deploy_does_not_end_it_and_off_does(make_modal_cli: Make) -> None:
@@ -125,11 +131,13 @@ def test_a_second_warm_replaces_the_first_a_deploy_does_not_end_it_and_off_does(
     assert cli("deploy", "--yes").code == 0
     assert cli("warm", "--for", "1h", "--yes").code == 0
     alive = rendering(cli)
-    wait_for(alive)
+    function_id = wait_for(alive)[0]["function_id"]
     # A deploy wipes what the autoscaler was told; the one who keeps it warm tells it again.
     write_project(cli.cwd, cli.project, scaledown_window="3s")
     assert cli("deploy", "--yes").code == 0
-    wait_for(lambda: minimums(cli)[-1] == 1 and len(minimums(cli)) >= 2)
+    told = len(minimums(cli, function_id))
+    wait_for(lambda: minimums(cli, function_id)[told:] == [1])
+    assert wait_for(alive)
     second = cli("warm", "--for", "10m", "--gpu", "h100", "--yes", "--json").json["data"]
     (warm,) = wait_for(lambda: [one for one in containers(cli) if one["does"] == "warm" and one["gpu"] == "H100"])
     wait_for(lambda: [one for one in alive() if one["gpu"] == "H100"])
@@ -186,6 +194,13 @@ def test_logs_are_a_runs_own_followed_to_its_end_and_searched(modal_cli: ModalCl
     elsewhere = modal_cli.elsewhere(tmp_path / "other")("logs", run["id"], "--json").json["data"]["lines"]
     app = modal_cli("logs", "--grep", "got prompt", "--since", "1h", "--json").json["data"]
 
+    endless = modal_cli.start("logs", "--follow", "-n", "1")
+    assert endless.stdout is not None
+    endless.stdout.readline()
+    endless.send_signal(signal.SIGINT)
+    said = endless.communicate(timeout=30)[1]
+
+    assert (endless.returncode, said) == (130, "error: interrupted\n")
     assert follower.returncode == 0, complaints
     assert "got prompt" in followed
     assert all("prompt" in line for line in followed.splitlines())
@@ -279,17 +294,27 @@ def gone_warm(cli: ModalCli) -> dict[str, Any] | None:
     return data if data["warm_until"] is None else None
 
 
-def minimums(cli: ModalCli) -> list[int]:
-    """What the autoscaler was told, in order."""
-    asked = [one["body"].get("settings", {}) for one in cli.cloud.requests("FunctionUpdateSchedulingParams")]
-    return [int(settings["min_containers"]) for settings in asked if "min_containers" in settings]
+def keepers(cli: ModalCli, rendering: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The containers that keep the project's others warm."""
+    apps = {one["app_id"] for one in rendering()}
+    return [
+        one
+        for one in cli.cloud.containers()
+        if one["app_id"] in apps and one["function"] == "keep_warm" and one["call_id"]
+    ]
+
+
+def minimums(cli: ModalCli, function_id: str) -> list[int]:
+    """What the autoscaler of a class was told, in order."""
+    asked = [one["body"] for one in cli.cloud.requests("FunctionUpdateSchedulingParams")]
+    return [int(body["settings"].get("min_containers", 0)) for body in asked if body["function_id"] == function_id]
 
 
 def new_seed() -> tuple[str, str]:
     return "--set", f"Mountains.seed={uuid.uuid4().int % 10**6}"
 
 
-def wait_for(find: Callable[[], T]) -> T:
+def wait_for(find: Callable[[], T | None]) -> T:
     give_up_at = time.monotonic() + 90
     while not (found := find()):
         assert time.monotonic() < give_up_at, "did not happen in time"

@@ -48,13 +48,13 @@ def build_app(spec: ModalSpec) -> modal.App:
         **_snapshot(wanted.snapshot),
     )
     render(containers.RenderBox if wanted.snapshot == "off" else containers.SnapshotRenderBox)
-    # No volume and no secret: it reads nothing of the operator's.
-    app.function(image=image, name=INSPECT_FUNCTION, timeout=int(wanted.boot_timeout_s) + 300, cpu=2.0)(
-        containers.inspect
-    )
-    app.function(image=image, name=KEEP_WARM_FUNCTION, timeout=DAY_S, retries=RETRIES, max_containers=1)(
-        containers.keep_warm
-    )
+    # No volume and no secret: these read nothing of the operator's. Each is called once in a while, so none lingers.
+    app.function(
+        image=image, name=INSPECT_FUNCTION, timeout=int(wanted.boot_timeout_s) + 300, cpu=2.0, scaledown_window=2
+    )(containers.inspect)
+    app.function(
+        image=image, name=KEEP_WARM_FUNCTION, timeout=DAY_S, retries=RETRIES, max_containers=1, scaledown_window=2
+    )(containers.keep_warm)
     return app
 
 

@@ -199,7 +199,7 @@ def _leave(outcome: dict[str, Any], container: dict[str, Any], place: ModalPlace
     try:
         write_json(run_folder(place.volumes, run_id) / OUTCOME_FILE, outcome)
         place.commit("outputs")
-    except (OSError, modal.Error) as exc:
+    except (OSError, ComfymodalError) as exc:
         print(f"comfymodal: cannot keep the outcome: {exc}", flush=True)  # noqa: T201
     place.close(outcome)
     return outcome
@@ -207,11 +207,11 @@ def _leave(outcome: dict[str, Any], container: dict[str, Any], place: ModalPlace
 
 def _is_there(models: Path, model: Mapping[str, Any]) -> bool:
     try:
-        return (models / str(model["file"])).stat().st_size == model["size_bytes"]
+        return (models / str(model["file"])).stat().st_size == int(model["size_bytes"])
     except OSError:
         return False
 
 
 def _is_hung(outcome: Mapping[str, Any]) -> bool:
-    error = outcome.get("error") or {}
-    return error.get("code") in (EngineDiedError.code,)
+    error: Mapping[str, object] = outcome.get("error") or {}
+    return error.get("code") == EngineDiedError.code

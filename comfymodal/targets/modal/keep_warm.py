@@ -25,7 +25,7 @@ NOTE = "warm"
 KEEPER_NOTE = "keeper"
 """On the board: the id of the last container that kept others warm; it idles for a while when it is done."""
 
-ASSERT_EVERY_S = 30.0
+ASSERT_EVERY_S = 10.0
 """A deploy wipes the autoscaler's settings; so often they are set again."""
 
 ATTEMPTS = 6

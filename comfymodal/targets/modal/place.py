@@ -14,6 +14,7 @@ from typing import Any
 
 import modal
 
+from comfymodal.errors import TransferError
 from comfymodal.files import append_json_line
 from comfymodal.jobs.contract import EVENTS_FILE, Control, Engine, run_folder
 from comfymodal.targets.courier import Courier
@@ -52,7 +53,10 @@ class ModalPlace:
         self._courier.emit(event)
 
     def commit(self, volume: str) -> None:
-        modal.Volume.from_name(self._names[volume]).commit()
+        try:
+            modal.Volume.from_name(self._names[volume]).commit()
+        except modal.Error as exc:
+            raise TransferError(f"cannot commit the volume {self._names[volume]}: {exc}") from exc
 
     def reload(self, volume: str) -> None:
         modal.Volume.from_name(self._names[volume]).reload()

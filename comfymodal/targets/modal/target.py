@@ -19,6 +19,7 @@ from comfymodal.jobs.manifest import parse_results
 from comfymodal.targets.base import EngineFacts, KnownNodes, Look, OnEvent, Setup
 from comfymodal.targets.modal import calls
 from comfymodal.targets.modal.board import Board
+from comfymodal.targets.modal.deploy_words import describe_deploy
 from comfymodal.targets.modal.deployment import (
     Deployment,
     deploy,
@@ -31,7 +32,7 @@ from comfymodal.targets.modal.errors import translated
 from comfymodal.targets.modal.limits import refusals
 from comfymodal.targets.modal.names import app_name, board_name
 from comfymodal.targets.modal.nodes import ModelFile, files_by_folder, models_in, with_models
-from comfymodal.targets.modal.plan import changes, describe, fingerprint
+from comfymodal.targets.modal.plan import fingerprint
 from comfymodal.targets.modal.session import connect
 from comfymodal.targets.modal.volumes import Volumes
 from comfymodal.targets.spec import ModalSpec
@@ -254,24 +255,7 @@ class ModalTarget:
         return {"status": "partial" if results else "failed", "error": error.to_dict(), "ended_at": time.time()}
 
     def _describe_deploy(self, found: Deployment | None) -> Setup:
-        name = app_name(self.spec.project)
-        before = read_deployment(self.spec) if found is not None and found.fingerprint else None
-        described = before.described if before is not None else None
-        details = [
-            f"{change.key}  {change.old} -> {change.new}  ({change.effect})"
-            for change in changes(described, describe(self.spec))
-        ]
+        known = read_deployment(self.spec) if found is not None and found.fingerprint else None
         missing = [self.spec.volumes[role].name for role in Volumes(self.spec).missing()]
-        details += [f"volume     {name} will be created" for name in missing]
-        summary = (
-            f"nothing of this project is deployed on Modal; deploy {name}"
-            if found is None
-            else f"what is deployed as {name} is not what comfymodal.yaml says; deploy it again"
-        )
-        return Setup(
-            summary=summary,
-            details=tuple(details),
-            ask="Deploy it?",
-            declined_hint="comfymodal deploy --dry-run shows what would change",
-            forbidden_hint="comfymodal deploy",
-        )
+        described = known.described if known is not None else None
+        return describe_deploy(self.spec, described, missing, is_first=found is None)

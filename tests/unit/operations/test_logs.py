@@ -2,6 +2,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
+
+from comfymodal.errors import ServiceError
 from comfymodal.operations.logs import OVERLAP_S, Follower, is_wanted, view_of
 from comfymodal.targets.modal.logs import LogLine
 
@@ -59,6 +62,25 @@ def test_the_last_lines_are_read_after_the_end() -> None:
 
 def test_the_same_words_of_two_containers_are_two_lines() -> None:
     assert texts([], Log([line(1, "a"), line(1, "a", "ta-2")])) == ["a", "a"]
+
+
+def test_a_short_silence_loses_nothing_and_a_long_one_is_an_error() -> None:
+    asked: list[float] = []
+
+    def read(since: float) -> list[LogLine]:
+        asked.append(since)
+        if len(asked) == 2:
+            raise ServiceError("away")
+        return [line(1, "a"), line(2, "b")][: len(asked)]
+
+    def follow(patience_s: float) -> list[str]:
+        asked.clear()
+        follower = Follower([], read, 0.0, every_s=0, late_s=0, patience_s=patience_s)
+        return [one.text for one in follower.follow(lambda: len(asked) >= 2)]
+
+    assert follow(60) == ["a", "b"]
+    with pytest.raises(ServiceError, match="away"):
+        follow(0)
 
 
 def test_text_is_looked_for_as_it_is_written() -> None:
