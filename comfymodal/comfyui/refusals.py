@@ -16,6 +16,9 @@ from comfymodal.errors import (
     WorkflowError,
 )
 
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+"""CUDA's words, and those of PyTorch's CPU allocator on Linux and Windows."""
+
 MODEL_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pt2", ".bin", ".pth", ".pkl", ".sft", ".gguf", ".onnx")
 
 
@@ -48,7 +51,7 @@ def explain_node_error(error: Mapping[str, Any], title: str) -> ComfymodalError:
     trace = error.get("traceback")
     first_line = said.partition("\n")[0] or kind
     kind_of_error: type[RunFailedError] = RunFailedError
-    if "OutOfMemory" in kind or "out of memory" in said.lower():
+    if "OutOfMemory" in kind or any(words in said.lower() for words in _OUT_OF_MEMORY):
         kind_of_error = OutOfMemoryError
         message = f"node {node_id} ({title}) ran out of memory: {first_line}"
         hint = "render smaller or fewer at once, on a larger GPU, or start ComfyUI with --lowvram"

@@ -11,6 +11,7 @@ from comfymodal.operations.fleet_results import ShellPlan
 from comfymodal.targets.modal.deployment import read_deployment
 from comfymodal.targets.modal.modal_cli import MODAL, environment_flag
 from comfymodal.targets.modal.session import connect
+from comfymodal.targets.modal.volumes import Volumes
 from comfymodal.targets.modal.warm import read_warmth
 from comfymodal.targets.spec import ModalSpec
 
@@ -23,7 +24,7 @@ RENDERS = ("runs", "warm", "minimum", "idle", "starting")
 def plan_shell(run: str | None, context: Context) -> ShellPlan:
     """The command that opens the shell, what it costs and how it ends; opens nothing.
 
-    Raises `NotReadyError` when the run is in no container.
+    Raises `NotReadyError` when the run is in no container, or the project has no volumes yet.
     """
     run_id = context.ledger.get(run).id if run is not None else None
     spec = context.modal_spec()
@@ -63,6 +64,8 @@ def _inside(one: Priced) -> ShellPlan:
 
 def _beside(spec: ModalSpec) -> ShellPlan:
     volumes = [volume.name for volume in spec.volumes.values()]
+    if missing := [spec.volumes[role].name for role in Volumes(spec).missing()]:
+        raise NotReadyError(f"there is no volume {', '.join(missing)} yet", hint="comfymodal setup")
     words = [word for name in volumes for word in ("--volume", name)]
     rate = cpu_rate().nanodollars_per_s * SANDBOX_FACTOR * 3600
     return ShellPlan(

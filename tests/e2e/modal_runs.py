@@ -17,7 +17,7 @@ from tests.conftest import HELLO, Done
 from tests.e2e.modal_world import ModalCli
 
 BLURS = 16
-SIDE = 768
+SIDE = 512
 
 Event = dict[str, Any]
 
@@ -53,21 +53,12 @@ def node(class_type: str, **inputs: Any) -> dict[str, Any]:
 
 
 def start(cli: ModalCli, *arguments: str | Path) -> subprocess.Popen[str]:
-    """A command with a Ctrl-C of its own, also where the tests run in the background of a shell."""
-    return subprocess.Popen(
-        cli.argv(*arguments),
-        cwd=cli.cwd,
-        env=dict(cli.environ),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=_heed_interrupts,
-    )
-
-
-def _heed_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """A command that heeds Ctrl-C also where the tests run in the background of a shell, which has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return cli.start(*arguments)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def wait_for(process: subprocess.Popen[str], is_wanted: Callable[[Event], bool]) -> Event:

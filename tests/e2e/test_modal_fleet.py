@@ -36,6 +36,7 @@ def test_nothing_deployed_is_seen_and_nothing_is_to_be_ended(make_modal_cli: Mak
     status = cli("status", "--json")
     stop, off = cli("stop"), cli("warm", "--off")
     warm = cli("warm", "--for", "30m")
+    assert cli("setup").code == 0
     plan, shell = cli("shell", "--dry-run"), cli("shell")
 
     assert (status.code, status.json["data"]["deployed"], status.json["data"]["containers"]) == (0, "no", [])
@@ -43,7 +44,7 @@ def test_nothing_deployed_is_seen_and_nothing_is_to_be_ended(make_modal_cli: Mak
     assert (warm.code, warm.stderr.splitlines()[-1]) == (4, "hint: comfymodal deploy")
     assert (off.code, off.stdout) == (0, "nothing was kept warm\n")
     # Modal's own command line took over, understood the words, and asked for what the double has not.
-    assert (shell.code, "SandboxCreate" in shell.stderr + shell.stdout) == (1, True)
+    assert (shell.code, "Error: The double does not know" in shell.stderr) == (1, True)
     assert shell.stderr.startswith("no container of this project lives: a small one on a CPU, without ComfyUI\n")
     assert "about $0.1655/h; it ends with exit, at the latest after 1h\n" in shell.stderr
     assert plan.stdout.endswith(" -m modal shell --volume comfy-models --volume comfy-inputs --volume comfy-outputs\n")
@@ -258,6 +259,7 @@ def test_stop_all_ends_every_app_of_comfymodal_and_no_other(
         cli = ModalCli(made.cwd, {**made.environ, **cloud.environ}, cloud, "none")
         script = [sys.executable, "-c", OTHER_APPS]
         subprocess.run(script, env=dict(cli.environ), cwd=tmp_path, check=True, capture_output=True)
+        shell = cli("shell", "--dry-run", "--json")
         own = cli("stop", "--yes", "--json").json["data"]
         stopped = cli("stop", "--all", "--yes", "--json").json["data"]
         left = cli("stop", "--all", "--dry-run", "--json").json["data"]
@@ -265,6 +267,7 @@ def test_stop_all_ends_every_app_of_comfymodal_and_no_other(
     finally:
         cloud.stop()
 
+    assert (shell.code, shell.error["hint"]) == (4, "comfymodal setup")
     assert own["apps"] == []
     assert sorted(stopped["apps"]) == ["comfymodal-other-render", "comfymodal-third-train"]
     assert (left["apps"], stops) == ([], 2)

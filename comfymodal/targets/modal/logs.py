@@ -20,6 +20,9 @@ from comfymodal.targets.spec import ModalSpec
 SPAN_S = 34 * 86400.0
 """Modal refuses a look farther back than 35 days."""
 
+LAG_S = 0.5
+"""ComfyUI's lines are read from its log file five times a second: the last one may come after the run's end."""
+
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -46,7 +49,7 @@ class RunScope:
 
     def has(self, line: LogLine) -> bool:
         """Whether a container's line that belongs to no call is this run's."""
-        is_during = self.started_at <= line.at and (self.ended_at is None or line.at <= self.ended_at)
+        is_during = self.started_at <= line.at and (self.ended_at is None or line.at <= self.ended_at + LAG_S)
         return line.container_id == self.container_id != "" and not line.call_id and is_during
 
 

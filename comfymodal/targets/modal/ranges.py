@@ -38,6 +38,7 @@ def read_from(volume: modal.Volume, path: str, start: int) -> Iterator[bytes]:
 
 def _locate(volume: modal.Volume, path: str, start: int) -> list[tuple[str, int]] | None:
     """Address and length of each block of the range; None when this SDK cannot be asked."""
+    volume.hydrate()
     try:
         from modal._utils.async_utils import synchronizer
         from modal_proto import api_pb2

@@ -135,7 +135,13 @@ class ModalTarget:
     def submit(self, job: Mapping[str, Any]) -> str:
         needed = models_in([prompt["graph"] for prompt in job["prompts"]], self._object_info(), self._model_files())
         models = [{"file": model.path, "size_bytes": model.size_bytes} for model in needed]
-        call_id = calls.spawn(self.spec, {**job, "models": models})
+        try:
+            call_id = calls.spawn(self.spec, {**job, "models": models})
+        except ServiceError:
+            # The answer may be lost, not the call: should a container take it, it finds that nobody wants it.
+            with contextlib.suppress(modal.Error):
+                self._board.ask_to_stop(str(job["run_id"]))
+            raise
         is_small = len(json.dumps(job)) <= ANNOUNCED_BYTES
         with contextlib.suppress(modal.Error):
             # It runs whether anybody else hears of it or not.

@@ -116,6 +116,7 @@ def facts(cloud: Cloud, container: Container) -> dict[str, object]:
     return {
         "task_id": container.task_id,
         "app_id": container.app_id,
+        "app": cloud.apps[container.app_id].name,
         "function_id": container.function_id,
         "function": container.name,
         "gpu": container.gpu,

@@ -116,6 +116,7 @@ def test_an_entry_becomes_lines(said: LogEntry, lines: list[tuple[str, str]]) ->
         pytest.param(LogLine(T + 1, "ta-1", "", "stdout", ""), True, id="its container meanwhile"),
         pytest.param(LogLine(T + 1, "ta-2", "", "stdout", ""), False, id="another container"),
         pytest.param(LogLine(T - 1, "ta-1", "", "stdout", ""), False, id="before"),
+        pytest.param(LogLine(T + 10.3, "ta-1", "", "stdout", ""), True, id="read late from ComfyUI's log"),
         pytest.param(LogLine(T + 11, "ta-1", "", "stdout", ""), False, id="after"),
         pytest.param(LogLine(T + 1, "ta-1", "fc-1", "stdout", ""), False, id="in the call's own log already"),
         pytest.param(LogLine(T + 1, "ta-1", "fc-2", "stdout", ""), False, id="of another call"),
