@@ -5,6 +5,7 @@ Standard library only: containers have nothing else. On the operator's machine `
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
@@ -12,12 +13,15 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from comfymodal.comfyui import boot
 from comfymodal.comfyui.boot_failure import hint_for, reason_in
 from comfymodal.comfyui.logs import follow_lines
 from comfymodal.comfyui.server import Launch, answers, build_argv, free_port, last_lines, read_from, start, tail
 from comfymodal.comfyui.words import exit_words
 from comfymodal.errors import EngineDiedError
+from comfymodal.files import write_text
 
+GO_FILE = "go.json"
 LOG_FILE = "log.txt"
 HEALTH_TIMEOUT_S = 60.0
 STOP_PATIENCE_S = 10.0
@@ -71,16 +75,42 @@ class ChildEngine:
             self.process.wait()
 
 
-def start_child(launch: Launch, folder: Path) -> ChildEngine:
-    """Start ComfyUI and wait until it answers, for as long as it lives; its lines go to this process's output too.
+@dataclass(frozen=True, slots=True)
+class HeldChild:
+    """ComfyUI's Python with everything slow imported, waiting for its command line; see `boot`."""
 
-    Raises `EngineDiedError` with the end of its log.
+    folder: Path
+    process: subprocess.Popen[bytes]
+
+
+def hold_child(launch: Launch, folder: Path) -> HeldChild:
+    """Start one and return when it waits, or has ended. What it is to run is decided by `start_child`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / LOG_FILE
+    argv = [launch.argv[0], boot.__file__, "--hold", str(folder / GO_FILE)]
+    process = start(argv, cwd=launch.cwd, log=log)
+    give_up_at = time.monotonic() + launch.boot_timeout_s
+    while process.poll() is None and "held until" not in read_from(log, 0) and time.monotonic() < give_up_at:
+        time.sleep(0.05)
+    return HeldChild(folder, process)
+
+
+def start_child(launch: Launch, folder: Path, held: HeldChild | None = None) -> ChildEngine:
+    """Start ComfyUI, or let a held one go, and wait until it answers, for as long as it lives.
+
+    Its lines go to this process's output too. Raises `EngineDiedError` with the end of its log.
     """
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     log = folder / LOG_FILE
     log.touch()
-    process = start(build_argv(launch, folder=folder, port=port), cwd=launch.cwd, log=log)
+    argv = build_argv(launch, folder=folder, port=port)
+    if held is None:
+        process = start(argv, cwd=launch.cwd, log=log)
+    else:
+        process = held.process
+        # Without the interpreter, which runs already.
+        write_text(folder / GO_FILE, json.dumps(argv[1:]))
     engine = ChildEngine(folder, f"http://127.0.0.1:{port}", process)
     threading.Thread(target=_repeat, args=(engine,), name="log", daemon=True).start()
     try:

@@ -16,7 +16,7 @@ import psutil
 from tests.conftest import HELLO, Done
 from tests.e2e.modal_world import ModalCli
 
-BLURS = 16
+BLURS = 12
 SIDE = 512
 
 Event = dict[str, Any]

@@ -30,7 +30,7 @@ from tests.e2e.test_render_faults import finished
 
 def test_run_is_followed_from_three_terminals_and_rendered_once(modal_cli: ModalCli, tmp_path: Path) -> None:
     other = modal_cli.elsewhere(tmp_path / "other")
-    first = start(modal_cli, "render", slow_workflow(tmp_path, blurs=30), "--json-events")
+    first = start(modal_cli, "render", slow_workflow(tmp_path, blurs=20), "--json-events")
     run_id = wait_for_type(first, "submitted")["run_id"]
     wait_for_early(first)
     # The one that began it is gone without a word.
@@ -88,9 +88,9 @@ def test_call_whose_answer_never_came_renders_nothing(modal_cli: ModalCli, tmp_p
 
 
 def test_service_that_is_gone_for_a_while_is_waited_for(modal_cli: ModalCli, tmp_path: Path) -> None:
-    process = start(modal_cli, "render", slow_workflow(tmp_path, blurs=30))
+    process = start(modal_cli, "render", slow_workflow(tmp_path))
     busy_container(modal_cli)
-    modal_cli.cloud.go_away(4.0)
+    modal_cli.cloud.go_away(3.0)
     done = finished(process)
     told = "offline   Modal does not answer; the run goes on, and so does this command\n"
 
@@ -215,7 +215,7 @@ def test_custom_node_that_cannot_be_imported_is_found_before_a_gpu_is_paid(
 
 
 def test_ten_renders_share_three_containers(modal_cli: ModalCli, tmp_path: Path) -> None:
-    workflow = slow_workflow(tmp_path, blurs=4)
+    workflow = slow_workflow(tmp_path, blurs=5)
     wait_until(lambda: not [one for one in modal_cli.containers() if one["is_ending"]])
     began = time.time()
     processes = [

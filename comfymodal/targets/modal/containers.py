@@ -19,7 +19,7 @@ import modal.exception
 import modal.experimental
 
 from comfymodal.comfyui.ask import post_json
-from comfymodal.comfyui.child import ChildEngine, start_child
+from comfymodal.comfyui.child import ChildEngine, HeldChild, hold_child, start_child
 from comfymodal.comfyui.server import Launch
 from comfymodal.errors import ComfymodalError, EngineDiedError
 from comfymodal.files import write_json
@@ -46,8 +46,17 @@ class Box:
         self._engine: ChildEngine | None = None
         # Kept, not raised: Modal would start containers that die, one after the other, at the price of a GPU.
         self._boot_error: ComfymodalError | None = None
+        self._folder = Path(tempfile.mkdtemp(prefix="comfymodal-"))
+        self._held: HeldChild | None = None
+        if read_settings(os.environ)["snapshot"] == "cpu":
+            # ComfyUI chooses its device when it starts, and there is no GPU yet.
+            self._held = hold_child(launch_from(os.environ), self._folder)
+        else:
+            self._start_engine()
+
+    def _start_engine(self) -> None:
         try:
-            self._engine = start_child(launch_from(os.environ), Path(tempfile.mkdtemp(prefix="comfymodal-")))
+            self._engine = start_child(launch_from(os.environ), self._folder, self._held)
         except ComfymodalError as exc:
             self._boot_error = exc
 
@@ -55,7 +64,9 @@ class Box:
         """In each container, restored or not: who am I, and does the engine answer."""
         if (container_id := os.environ.get("MODAL_TASK_ID", "")) != self._container_id:
             self._container_id, self._began = container_id, time.time()
-            self._check_engine()
+            self._check_restored()
+        if self._held is not None:
+            self._start_engine()
         self._enter_s = time.time() - self._began
 
     def _run(self, job: dict[str, Any]) -> dict[str, Any]:
@@ -103,6 +114,12 @@ class Box:
             "is_first": self._runs == 1,
             "started_at": time.time(),
         }
+
+    def _check_restored(self) -> None:
+        try:
+            self._check_engine()
+        except ComfymodalError as exc:
+            self._engine, self._boot_error = None, exc
 
     def _require_engine(self) -> Engine:
         self._check_engine()

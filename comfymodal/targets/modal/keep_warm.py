@@ -17,7 +17,7 @@ import modal
 import modal.exception
 
 from comfymodal.targets.modal.board import Board
-from comfymodal.targets.modal.names import ENV_SETTINGS, app_name
+from comfymodal.targets.modal.names import ENV_SETTINGS, app_name, render_class
 
 NOTE = "warm"
 """On the board: `{until, call_id, container_id, gpu, minimum, restore}`, None when nothing is kept warm."""
@@ -39,7 +39,7 @@ def keep_warm(until: float, minimum: int, restore: int, gpu: str | None = None) 
     """
     settings = json.loads(os.environ[ENV_SETTINGS])
     app, board = app_name(settings["project"]), Board(settings["board"], None)
-    pool = Pool(app, settings["render_class"], gpu)
+    pool = Pool(app, render_class(settings["snapshot"]), gpu)
     note = {
         "until": until,
         "call_id": modal.current_function_call_id(),

@@ -22,7 +22,6 @@ from comfymodal.targets.modal.names import (
     ENV_SETTINGS,
     MOUNT_ROOT,
     board_name,
-    render_class,
 )
 from comfymodal.targets.spec import ImageSpec, ModalSpec
 
@@ -95,7 +94,7 @@ def container_env(spec: ModalSpec) -> dict[str, str]:
         "volumes": {role: volume.name for role, volume in spec.volumes.items()},
         "arguments": list(spec.image.arguments),
         "boot_timeout_s": spec.containers.boot_timeout_s,
-        "render_class": render_class(spec.containers.snapshot),
+        "snapshot": spec.containers.snapshot,
     }
     return {
         **spec.image.env,

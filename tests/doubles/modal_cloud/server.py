@@ -59,7 +59,8 @@ class Rpcs:
         self._fail_if_told(name)
         handler = self._handlers.get(name) or refuse(Status.UNIMPLEMENTED, f"The double does not know {name}.")
         # A repeated request has the key of the first one and takes effect once.
-        key = str((stream.metadata or {}).get("x-idempotency-key"))
+        metadata: Mapping[str, Any] = stream.metadata or {}
+        key = str(metadata.get("x-idempotency-key"))
         if (known := self._lost.get(key)) is not None:
             self._lose_if_told(name, key, known)
             await stream.send_message(known)

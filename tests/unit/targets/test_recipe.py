@@ -223,7 +223,7 @@ def test_the_environment_says_where_everything_is() -> None:
         "volumes": {"models": "comfy-models", "inputs": "comfy-inputs", "outputs": "comfy-outputs"},
         "arguments": ["--fast"],
         "boot_timeout_s": 600.0,
-        "render_class": "RenderBox",
+        "snapshot": "off",
     }
     assert found == {
         "HF_HUB_OFFLINE": "1",
