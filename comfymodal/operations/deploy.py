@@ -57,6 +57,6 @@ def deploy(context: Context, desk: Desk, *, is_dry_run: bool, is_forced: bool) -
         raise NotReadyError("nothing was deployed", hint="comfymodal deploy --dry-run shows what would change")
     for role in missing:
         volumes.create(role)
-    deployment.deploy(spec, desk.event)
+    deployment.deploy(spec, desk.event, is_forced=is_forced)
     nodes = deployment.kept_nodes(spec) or {}
     return replace(report, status="deployed", classes=len(nodes.get("object_info") or ()))

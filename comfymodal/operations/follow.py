@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from comfymodal.errors import CancelledError, EngineDiedError, StillRunningError, error_from_dict
+from comfymodal.errors import CancelledError, EngineDiedError, ServiceError, StillRunningError, error_from_dict
 from comfymodal.operations.collect import collect, texts_of, write_receipt
 from comfymodal.operations.context import Context
 from comfymodal.operations.desk import Desk
@@ -166,13 +166,24 @@ def _wait(run: Run, context: Context, desk: Desk, waiting: Waiting) -> Mapping[s
                 raise CancelledError(
                     f"run {run.id} goes on", hint=f"stop it: comfymodal runs cancel {run.id}", run_id=run.id
                 ) from None
-            if is_cancelling:
+            if is_cancelling or _cancel(run, context, desk):
                 raise CancelledError(
                     f"run {run.id} is stopping by itself", hint=f"comfymodal runs fetch {run.id}", run_id=run.id
                 ) from None
             is_cancelling = True
+
+
+def _cancel(run: Run, context: Context, desk: Desk) -> bool:
+    """Ask the run to stop; return whether Ctrl-C was pressed again meanwhile. Raises `ServiceError`: it goes on."""
+    with deferred_interrupt() as interrupted:
+        try:
             context.target.cancel(run.id, run.call_id or "")
-            desk.event({"type": "phase", "phase": "stopping"})
+        except ServiceError as exc:
+            raise ServiceError(
+                f"run {run.id} goes on: {exc.message}", hint=f"stop it: comfymodal runs cancel {run.id}", run_id=run.id
+            ) from exc
+        desk.event({"type": "phase", "phase": "stopping"})
+    return bool(interrupted)
 
 
 class _Watch:

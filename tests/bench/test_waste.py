@@ -1,7 +1,7 @@
 """Ten ways to waste money on a GPU, tried on purpose: `pytest -m bench -s tests/bench/test_waste.py` prints the table.
 
-GPU seconds are those of containers with a GPU in the control plane double, from start to end: they show what is paid for
-at all, not how fast a real card is.
+GPU seconds are those of containers with a GPU in the control plane double, from start to end: they show what would be
+paid for at all, not how fast a real card is.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from comfymodal.costs.rates import container_rate, money_json, parse_gpu
@@ -221,19 +222,23 @@ def test_ten_renders_share_three_containers(modal_cli: ModalCli, tmp_path: Path)
     processes = [
         start(modal_cli, "render", workflow, "--set", f"canvas.color={1000 + number}", "--json") for number in range(10)
     ]
+    # On a slow machine the first container would be done with all ten before the third is there.
+    frozen: dict[str, psutil.Process] = {}
+    wait_until(lambda: len(freeze_busy(modal_cli, frozen)) == 3, timeout_s=60.0)
+    for comfyui in frozen.values():
+        comfyui.resume()
     done = [finished(process) for process in processes]
-    ours = [
-        one
+    ours = {
+        one["task_id"]
         for one in modal_cli.cloud.containers(None)
         if one["app"] == modal_cli.app and (one["is_alive"] or float(one["finished_at"]) > began)
-    ]
+    }
 
     assert [one.code for one in done] == [0] * 10, [one.stderr for one in done if one.code]
     assert len({sha for one in done for sha in shas(one.outputs)}) == 20
     for one in done:
         assert_whole(one.outputs)
-    assert {container_of(one) for one in done} == {one["task_id"] for one in ours}
-    assert len(ours) == 3
+    assert {container_of(one) for one in done} == set(frozen) == ours
 
 
 @pytest.mark.soak
@@ -259,6 +264,15 @@ def _no_fault_is_left(modal_cloud: Any) -> Iterator[None]:
     yield
     modal_cloud.do("hold_inputs", on=False)
     modal_cloud.do("lose_answer", rpc="FunctionMap", times=0)
+
+
+def freeze_busy(cli: ModalCli, frozen: dict[str, psutil.Process]) -> dict[str, psutil.Process]:
+    """Hold every ComfyUI that has something to do; return them by container."""
+    for container in cli.containers():
+        if container["state"] == "busy" and container["task_id"] not in frozen:
+            frozen[str(container["task_id"])] = comfyui_of(container)
+            frozen[str(container["task_id"])].suspend()
+    return frozen
 
 
 def assert_no_gpu(cli: ModalCli) -> None:

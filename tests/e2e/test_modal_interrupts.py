@@ -89,6 +89,7 @@ def test_queued_is_taken_back_before_a_container_starts(held: ModalCli) -> None:
     taken_back = len(held.cloud.requests("FunctionCallCancel"))
     process = start(held, "render", WORKFLOWS / "image.json", "--json-events")
     run_id = wait_for_type(process, "submitted")["run_id"]
+    wait_for(process, lambda event: event.get("phase") == "waiting")
     process.send_signal(signal.SIGINT)
     done = finished(process)
     held.cloud.do("hold_inputs", on=False)
@@ -120,6 +121,37 @@ def test_running_keeps_what_is_finished_and_says_what_the_container_still_costs(
     assert hashlib.sha256(Path(output["path"]).read_bytes()).hexdigest() == output["sha256"]
     assert "its container stays warm for 60 s, for at most $0.0" in warning
     assert "comfymodal stop" in warning
+
+
+def test_second_interrupt_leaves_the_run_to_itself(modal_cli: ModalCli, tmp_path: Path) -> None:
+    process = start(modal_cli, "render", slow_workflow(tmp_path), "--json-events")
+    run_id = wait_for_type(process, "submitted")["run_id"]
+    wait_for_early(process)
+    process.send_signal(signal.SIGINT)
+    wait_for(process, lambda event: event.get("phase") == "stopping")
+    process.send_signal(signal.SIGINT)
+    done = finished(process)
+    error = result(done)["errors"][0]
+
+    assert done.code == 130, done.stderr
+    assert error["message"] == f"run {run_id} is stopping by itself"
+    assert f"comfymodal runs fetch {run_id}" in error["hint"]
+    wait_until(lambda: modal_cli("runs", "show", run_id, "--json").run["status"] == "cancelled")
+
+
+def test_interrupt_while_modal_is_gone_says_that_the_run_goes_on(modal_cli: ModalCli, tmp_path: Path) -> None:
+    process = start(modal_cli, "render", slow_workflow(tmp_path), "--json-events")
+    run_id = wait_for_type(process, "submitted")["run_id"]
+    wait_for_early(process)
+    modal_cli.cloud.go_away(2.0)
+    wait_for_type(process, "service_silent")
+    process.send_signal(signal.SIGINT)
+    done = finished(process)
+    told = result(done)
+
+    print(done.code, told["errors"])
+    assert (done.code, told["data"]["run"]["status"]) == (130, "cancelled")
+    assert modal_cli("runs", "show", run_id, "--json").run["status"] == "cancelled"
 
 
 def test_attached_leaves_the_run_alone_and_says_how_to_stop_it(modal_cli: ModalCli, tmp_path: Path) -> None:

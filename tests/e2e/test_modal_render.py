@@ -66,3 +66,15 @@ def test_receipt_says_what_it_cost(modal_cli: ModalCli) -> None:
     assert receipt["cost"]["usd"] == done.run["cost"]
     assert receipt["cost"]["gpu"] == "L40S"
     assert receipt["container"]["container_id"].startswith("ta-")
+
+
+def test_a_lost_answer_does_not_render_twice(modal_cli: ModalCli) -> None:
+    modal_cli.cloud.do("lose_answer", rpc="FunctionMap", times=1)
+    done = modal_cli("render", HELLO, "--set", f"Mountains.seed={uuid.uuid4().int % 10**6}", "--json")
+
+    assert done.code == 0, done.stderr
+    assert len(done.outputs) == 1
+    prompts = [
+        line for line in modal_cli("logs", done.run["id"]).stdout.splitlines() if line.rstrip().endswith("got prompt")
+    ]
+    assert len(prompts) == 1

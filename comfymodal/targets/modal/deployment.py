@@ -24,7 +24,7 @@ from comfymodal.targets.modal.app import build_app, function_handle
 from comfymodal.targets.modal.build_log import told
 from comfymodal.targets.modal.errors import translated
 from comfymodal.targets.modal.names import FINGERPRINT_TAG, INSPECT_FUNCTION, app_name, app_tags
-from comfymodal.targets.modal.plan import describe, fingerprint
+from comfymodal.targets.modal.plan import describe, fingerprint, image_fingerprint
 from comfymodal.targets.modal.volumes import Volumes
 from comfymodal.targets.spec import ModalSpec
 
@@ -61,8 +61,10 @@ def read_deployment(spec: ModalSpec, *, with_note: bool = True) -> Deployment | 
     )
 
 
-def deploy(spec: ModalSpec, on_event: OnEvent) -> Deployment:
+def deploy(spec: ModalSpec, on_event: OnEvent, *, is_forced: bool = False) -> Deployment:
     """Build, publish, and boot once on a CPU; only what came up sound gets its fingerprint.
+
+    An image that came up sound before is not booted again, unless `is_forced`.
 
     Raises `NotReadyError` when the image does not build, ComfyUI does not come up, or a custom node cannot be imported.
     """
@@ -72,7 +74,7 @@ def deploy(spec: ModalSpec, on_event: OnEvent) -> Deployment:
         app = build_app(spec)
         app.deploy(environment_name=spec.environment)
     on_event({"type": "deployed", "app": name, "app_id": app.app_id})
-    found = inspect_nodes(spec, on_event)
+    found = (None if is_forced else read_nodes(spec)) or inspect_nodes(spec, on_event)
     note = {
         "fingerprint": fingerprint(spec),
         "described": describe(spec),
@@ -135,7 +137,7 @@ def _keep(spec: ModalSpec, found: Mapping[str, Any]) -> None:
 
 
 def _kept_path(spec: ModalSpec) -> Path:
-    return spec.state / "modal" / f"nodes-{app_name(spec.project)}-{fingerprint(spec)}.json"
+    return spec.state / "modal" / f"nodes-{image_fingerprint(spec)}.json"
 
 
 def _note_path(spec: ModalSpec) -> str:
@@ -143,4 +145,4 @@ def _note_path(spec: ModalSpec) -> str:
 
 
 def _nodes_path(spec: ModalSpec) -> str:
-    return f"{FOLDER}/{app_name(spec.project)}/nodes-{fingerprint(spec)}.json"
+    return f"{FOLDER}/nodes-{image_fingerprint(spec)}.json"

@@ -54,6 +54,19 @@ def fingerprint(spec: ModalSpec) -> str:
     return _hash(deployed)
 
 
+def image_fingerprint(spec: ModalSpec) -> str:
+    """16 hex digits over what decides which nodes ComfyUI has; whatever shares an image shares the answer."""
+    image = spec.image
+    deployed = {
+        "python": PYTHON,
+        "steps": [_step_hash(step) for step in image_steps(image)],
+        "env": dict(image.env),
+        "arguments": list(image.arguments),
+        "sources": sources_hash(),
+    }
+    return _hash(deployed)
+
+
 def describe(spec: ModalSpec) -> dict[str, Any]:
     """Plain JSON to keep with a deployment, so that a later `changes` can say what is different.
 
