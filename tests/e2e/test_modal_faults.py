@@ -90,7 +90,8 @@ def test_call_whose_answer_never_came_renders_nothing(modal_cli: ModalCli, tmp_p
 
 def test_service_that_is_gone_for_a_while_is_waited_for(modal_cli: ModalCli, tmp_path: Path) -> None:
     process = start(modal_cli, "render", slow_workflow(tmp_path))
-    busy_container(modal_cli)
+    assert process.stderr is not None
+    assert any(line.startswith("run ") for line in process.stderr)
     modal_cli.cloud.go_away(3.0)
     done = finished(process)
     told = "offline   Modal does not answer; the run goes on, and so does this command\n"
@@ -238,7 +239,9 @@ def test_ten_renders_share_three_containers(modal_cli: ModalCli, tmp_path: Path)
     assert len({sha for one in done for sha in shas(one.outputs)}) == 20
     for one in done:
         assert_whole(one.outputs)
-    assert {container_of(one) for one in done} == set(frozen) == ours
+    assert set(frozen) == ours
+    assert len(ours) == 3
+    assert {container_of(one) for one in done} <= ours
 
 
 @pytest.mark.soak
