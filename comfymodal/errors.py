@@ -117,6 +117,12 @@ class BudgetError(ComfymodalError):
     exit_code = 7
 
 
+class BudgetReachedError(BudgetError):
+    """The run was ended because it had cost what it may."""
+
+    code = "budget_reached"
+
+
 class StillRunningError(ComfymodalError):
     """`--wait` ended before the run did."""
 

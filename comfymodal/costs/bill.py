@@ -25,14 +25,16 @@ def run_cost(rate: Rate, container: Mapping[str, Any], started_at: float, ended_
     """Price a run by what its container noted: `{enter_s, is_first, started_at, ended_at, ...}`.
 
     Its times hold: they include what the job does not see, such as the last commit. `started_at` and `ended_at`
-    (Unix seconds) stand in for what a killed container did not note.
+    (Unix seconds) stand in for what a killed container did not note. `lost_s` is what containers that were lost spent
+    on the same run.
     """
     begin = _number(container.get("started_at"), started_at)
     end = _number(container.get("ended_at"), ended_at)
     # A clock that was set back in between must not give money back.
     own_s = max(0.0, end - begin)
     startup_s = max(0.0, _number(container.get("enter_s"), 0.0)) if container.get("is_first") else 0.0
-    return RunCost(own_s, startup_s, rate.cost(own_s + startup_s))
+    lost_s = max(0.0, _number(container.get("lost_s"), 0.0))
+    return RunCost(own_s, startup_s, rate.cost(own_s + startup_s + lost_s))
 
 
 def _number(value: Any, otherwise: float) -> float:

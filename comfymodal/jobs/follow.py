@@ -16,7 +16,7 @@ from comfymodal.comfyui.ask import UnreachableError
 from comfymodal.comfyui.client import ComfyClient, Message
 from comfymodal.comfyui.outputs import read_history
 from comfymodal.comfyui.refusals import explain_node_error, explain_refusal
-from comfymodal.errors import ComfymodalError, EngineDiedError, RunFailedError
+from comfymodal.errors import BudgetReachedError, ComfymodalError, EngineDiedError, RunFailedError
 from comfymodal.jobs.contract import Engine, Place
 from comfymodal.jobs.keep import Keeper, title_of
 from comfymodal.jobs.manifest import Manifest
@@ -72,6 +72,7 @@ class Follower:
     stopping_since: float = 0.0
     heard_at: float = 0.0
     polled_at: float = 0.0
+    given_up: ComfymodalError | None = None
     kept: asyncio.Queue[dict[str, Any] | None] = field(default_factory=asyncio.Queue)
 
     async def follow(self) -> None:
@@ -86,6 +87,7 @@ class Follower:
         inbox: asyncio.Queue[Message] = asyncio.Queue()
         listener = asyncio.create_task(self._listen(inbox))
         committer = asyncio.create_task(self._commit_kept())
+        watchdog = asyncio.create_task(self._watch_over(asyncio.current_task()))
         try:
             # Connect before posting, or the first events are lost; a server without a WebSocket is polled.
             self.heard_at = self.polled_at = time.monotonic()
@@ -97,19 +99,19 @@ class Follower:
                 await self._hear(inbox)
                 if self._is_poll_due():
                     await self._poll()
-                self._raise_if_stalled()
             self.kept.put_nowait(None)
             await committer
+        except asyncio.CancelledError:
+            if self.given_up is None:
+                raise
+            raise self.given_up from None
         finally:
-            for task in (listener, committer):
+            for task in (listener, committer, watchdog):
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
         if self.is_late:
-            raise RunFailedError(
-                "the run's time limit was reached",
-                hint=f"raise the limit, then: comfymodal runs again {self.job['run_id']}",
-            )
+            raise self._too_late()
 
     async def _listen(self, inbox: asyncio.Queue[Message]) -> None:
         async for message in self.client.messages():
@@ -354,6 +356,26 @@ class Follower:
             f"the server no longer knows prompt {prompt_id}: it was restarted, or someone cleared its queue",
             hint=f"render again: comfymodal runs again {self.job['run_id']}",
         )
+
+    async def _watch_over(self, task: asyncio.Task[Any] | None) -> None:
+        """End a job that no longer gets on, also while it waits for an answer of a server that hangs."""
+        while self.given_up is None:
+            await asyncio.sleep(TICK_S)
+            try:
+                self._raise_if_stalled()
+                deadline = self.place.deadline
+                if deadline is not None and time.time() > deadline + STOP_PATIENCE_S:
+                    raise self._too_late()
+            except ComfymodalError as exc:
+                self.given_up = exc
+                if task is not None:
+                    task.cancel()
+
+    def _too_late(self) -> ComfymodalError:
+        again = f"comfymodal runs again {self.job['run_id']}"
+        if self.job.get("is_budget_deadline"):
+            return BudgetReachedError("the run's budget was reached", hint=f"allow more (--max-cost), then: {again}")
+        return RunFailedError("the run's time limit was reached", hint=f"raise the limit, then: {again}")
 
     def _raise_if_stalled(self) -> None:
         """A node that shows no sign of life is given up: on a rented GPU it would be paid for until the timeout."""

@@ -77,7 +77,10 @@ def price_run(run: Run, context: Context, *, max_cost: int | None) -> tuple[Run,
     told = estimate(rate, typical_s=typical_s, deadline_s=deadline_s, **around)
     price = Price(rate, told, deadline_s, deadline_s < wanted_s, len(seconds))
     origin = {**job["origin"], "rate": rate.to_dict()}
-    request = {**run.request, "job": {**job, "deadline_s": deadline_s, "origin": origin}}
+    request = {
+        **run.request,
+        "job": {**job, "deadline_s": deadline_s, "is_budget_deadline": price.is_shortened, "origin": origin},
+    }
     return replace(run, request=request, rate=rate.to_dict()), price
 
 

@@ -165,10 +165,10 @@ def submit(run: Run, context: Context, desk: Desk, *, waiting: Waiting, reserve:
             )
             raise
         context.ledger.note_call(run.id, call_id)
+        run = replace(run, call_id=call_id, status="running")
+        desk.event({"type": "submitted", "run_id": run.id, "target": run.target})
     if interrupted:
         context.target.cancel(run.id, call_id)
-    run = replace(run, call_id=call_id, status="running")
-    desk.event({"type": "submitted", "run_id": run.id, "target": run.target})
     if waiting.is_detached:
         return replace(report(context.ledger.get(run.id)), exit_code=0)
     return follow(run, context, desk, waiting=waiting)

@@ -159,7 +159,7 @@ class ComfyUI(Config):
     buffer_containers: Annotated[int, *whole(0, 100)] = 0
     """Containers that are kept ready, and paid for, beside those at work. Modal only."""
     snapshot: Literal["off", "cpu", "gpu"] = "off"
-    """Memory snapshot that containers start from: `gpu` of a ComfyUI that answers (Modal calls that alpha), `cpu` of one
+    """Memory snapshot that containers start from: `gpu` of a ComfyUI that answers (alpha, says Modal), `cpu` of one
     that has imported everything and has no device yet. Modal only."""
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Speed as ratios, on the real engine: `pytest -m bench -s`. Nothing here can fail for being slow.
+"""Speed as ratios, on the real engine: `pytest -m bench -s -n 0`. Nothing here can fail for being slow.
 
 The other side of `whole process` is comfy-cli's `comfy`, taken from the env var COMFY or from PATH when it is there.
 """

@@ -54,6 +54,8 @@ class ComfyServer:
     """How many downloads are cut in the middle before one gets through."""
     ws_delay_s: float = 0.0
     ws_status: int | None = None
+    answer_delay_s: float = 0.0
+    """Every answer takes so long, as of a process that is stopped."""
     others_ahead: int = 0
     """Prompts of somebody else that are in the queue before ours, 10 ms each."""
 
@@ -82,7 +84,7 @@ class ComfyServer:
         self.lines = {}
 
     def app(self) -> web.Application:
-        app = web.Application(client_max_size=1 << 26)
+        app = web.Application(client_max_size=1 << 26, middlewares=[self._delay])
         app.router.add_get("/ws", self._ws)
         app.router.add_post("/prompt", self._post_prompt)
         app.router.add_get("/queue", self._queue)
@@ -94,6 +96,11 @@ class ComfyServer:
         app.router.add_get("/system_stats", self._stats)
         app.cleanup_ctx.append(self._worker)
         return app
+
+    @web.middleware
+    async def _delay(self, request: web.Request, handler: Any) -> Any:
+        await asyncio.sleep(self.answer_delay_s)
+        return await handler(request)
 
     async def _worker(self, app: web.Application) -> Any:
         self._wake = asyncio.Event()

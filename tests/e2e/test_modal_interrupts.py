@@ -61,7 +61,7 @@ def test_while_deploying_nothing_was_submitted(make_modal_cli: Callable[..., Mod
         cli.cloud.do("hold_inputs", on=False)
 
     assert done.code == 130, done.stderr
-    assert f"error: interrupted while deploying {cli.app}: no run was submitted\n" in done.stderr
+    assert f"error: interrupted while deploying {cli.app}: nothing was started on a GPU\n" in done.stderr
     assert "hint: what is deployed: comfymodal status; go on: comfymodal deploy\n" in done.stderr
     assert cli("runs", "list", "--json").json["data"]["runs"] == []
     # What was not found sound is deployed again by the next render.

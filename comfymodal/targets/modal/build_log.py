@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 
 import modal
 
@@ -17,15 +18,22 @@ def told(on_event: OnEvent) -> Iterator[None]:
 
     The SDK can only print, so standard output is ours meanwhile; a script's answer must stay clean.
     """
-    catcher = _Lines(on_event)
+    answer = sys.stdout
+
+    def tell(line: str) -> None:
+        # Whoever hears of it may print it: there, not back into the catcher.
+        with contextlib.redirect_stdout(answer):
+            on_event({"type": "build_log", "line": line})
+
+    catcher = _Lines(tell)
     with contextlib.redirect_stdout(catcher), modal.enable_output():
         yield
     catcher.close_line()
 
 
 class _Lines(io.TextIOBase):
-    def __init__(self, on_event: OnEvent) -> None:
-        self._on_event, self._rest = on_event, ""
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell_line, self._rest = tell, ""
 
     def writable(self) -> bool:
         return True
@@ -45,4 +53,4 @@ class _Lines(io.TextIOBase):
 
     def _tell(self, line: str) -> None:
         if line.strip():
-            self._on_event({"type": "build_log", "line": line.rstrip()})
+            self._tell_line(line.rstrip())

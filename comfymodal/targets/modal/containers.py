@@ -74,18 +74,21 @@ class Box:
         settings = read_settings(os.environ)
         run_id = str(job["run_id"])
         board = Board(settings["board"], None)
-        container = self._describe()
+        before = board.read(run_id)
+        container = self._describe((before or {}).get("container"))
         place = ModalPlace(
             run_id,
-            mounts=mounts_from(os.environ),
-            names=settings["volumes"],
+            mounts={role: (path, settings["volumes"][role]) for role, path in mounts_from(os.environ).items()},
             board=board,
+            before=before,
             about={"call_id": modal.current_function_call_id(), "container": container},
             get_engine=self._require_engine,
         )
         if job.get("deadline_s"):
-            place.deadline = container["started_at"] + float(job["deadline_s"])
-        if place.was_begun:
+            # One limit for the run, however many containers it takes.
+            place.deadline = container["first_started_at"] + float(job["deadline_s"])
+        if before is not None:
+            # What the other one finished is on the volume.
             place.emit({"type": "container_lost", "message": TAKEN_OVER})
             place.reload("outputs")
         try:
@@ -105,14 +108,23 @@ class Box:
         if self._engine is not None:
             self._engine.stop()
 
-    def _describe(self) -> dict[str, Any]:
+    def _describe(self, before: Mapping[str, Any] | None) -> dict[str, Any]:
+        """This container for the record. `lost_s` is what an earlier one spent on the same run, until now at most."""
         self._runs += 1
+        now = time.time()
+        first_started_at, lost_s = now, 0.0
+        if before is not None:
+            first_started_at = float(before["first_started_at"])
+            started_up_s = float(before["enter_s"]) if before["is_first"] else 0.0
+            lost_s = float(before["lost_s"]) + now - float(before["started_at"]) + started_up_s
         return {
             "container_id": self._container_id,
             "container_started_at": self._began,
             "enter_s": round(self._enter_s, 3),
             "is_first": self._runs == 1,
-            "started_at": time.time(),
+            "started_at": now,
+            "first_started_at": first_started_at,
+            "lost_s": round(lost_s, 3),
         }
 
     def _check_restored(self) -> None:

@@ -17,7 +17,7 @@ import modal
 import modal.exception
 
 from comfymodal import __version__
-from comfymodal.errors import NotReadyError
+from comfymodal.errors import CancelledError, NotReadyError
 from comfymodal.files import read_json, write_json
 from comfymodal.targets.base import OnEvent
 from comfymodal.targets.modal.app import build_app, function_handle
@@ -68,6 +68,16 @@ def deploy(spec: ModalSpec, on_event: OnEvent, *, is_forced: bool = False) -> De
 
     Raises `NotReadyError` when the image does not build, ComfyUI does not come up, or a custom node cannot be imported.
     """
+    try:
+        return _deploy(spec, on_event, is_forced=is_forced)
+    except KeyboardInterrupt:
+        raise CancelledError(
+            f"interrupted while deploying {app_name(spec.project)}: nothing was started on a GPU",
+            hint="what is deployed: comfymodal status; go on: comfymodal deploy",
+        ) from None
+
+
+def _deploy(spec: ModalSpec, on_event: OnEvent, *, is_forced: bool) -> Deployment:
     name = app_name(spec.project)
     on_event({"type": "phase", "phase": "deploy"})
     with translated(f"cannot deploy {name}"), told(on_event):
@@ -97,7 +107,13 @@ def inspect_nodes(spec: ModalSpec, on_event: OnEvent) -> Mapping[str, Any]:
     volumes = Volumes(spec)
     folders = sorted({path.partition("/")[0] for path, _ in volumes.files("models") if "/" in path})
     with translated("cannot inspect what was deployed"):
-        found: Mapping[str, Any] = function_handle(spec, INSPECT_FUNCTION).remote(folders)
+        call = function_handle(spec, INSPECT_FUNCTION).spawn(folders)
+        try:
+            found: Mapping[str, Any] = call.get()
+        except KeyboardInterrupt:
+            # Modal ends no call because nobody waits for it.
+            call.cancel()
+            raise
     if error := found.get("error"):
         raise NotReadyError(
             f"what was deployed does not come up: {error['message']}",

@@ -24,25 +24,26 @@ DELIVER_EVERY_S = 0.5
 
 
 class ModalPlace:
-    """Fulfils `jobs.contract.Place`. `names` are the volumes' names by role, `about` what every snapshot says."""
+    """Fulfils `jobs.contract.Place`. `mounts` are path and volume name by role, `about` what every snapshot says.
+
+    `before` is the snapshot of the container that had this run before, None for the first.
+    """
 
     def __init__(
         self,
         run_id: str,
         *,
-        mounts: Mapping[str, Path],
-        names: Mapping[str, str],
+        mounts: Mapping[str, tuple[Path, str]],
         board: Board,
+        before: Mapping[str, Any] | None,
         about: Mapping[str, Any],
         get_engine: Callable[[], Engine],
     ) -> None:
-        self.volumes: Mapping[str, Path] = mounts
+        self.volumes: Mapping[str, Path] = {role: path for role, (path, _) in mounts.items()}
         self.deadline: float | None = None
-        self._run_id, self._names, self._board, self._about, self._get_engine = run_id, names, board, about, get_engine
+        self._names = {role: name for role, (_, name) in mounts.items()}
+        self._run_id, self._board, self._about, self._get_engine = run_id, board, about, get_engine
         self._control: Control | None = None
-        before = board.read(run_id)
-        # Another container had this run: what it finished is on the volume.
-        self.was_begun = before is not None
         seq = int((before or {}).get("seq") or 0)
         # The first act: from now on the run can be found, and cancelled, by its id alone.
         self._undelivered: dict[str, Any] | None = {"seq": seq, "events": [], **about}

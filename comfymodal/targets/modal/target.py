@@ -12,7 +12,7 @@ from typing import Any
 
 import modal
 
-from comfymodal.errors import CancelledError, NotFoundError, ProjectError, ServiceError, TransferError
+from comfymodal.errors import NotFoundError, ProjectError, ServiceError, TransferError
 from comfymodal.files import read_json, write_json
 from comfymodal.jobs.contract import JOB_FILE, MANIFEST_FILE, OUTCOME_FILE, RUNS_FOLDER
 from comfymodal.jobs.manifest import parse_results
@@ -75,13 +75,7 @@ class ModalTarget:
         volumes = Volumes(self.spec)
         for role in volumes.missing():
             volumes.create(role)
-        try:
-            deploy(self.spec, on_event)
-        except KeyboardInterrupt:
-            raise CancelledError(
-                f"interrupted while deploying {app_name(self.spec.project)}: no run was submitted",
-                hint="what is deployed: comfymodal status; go on: comfymodal deploy",
-            ) from None
+        deploy(self.spec, on_event)
 
     def engine_facts(self, on_event: OnEvent) -> EngineFacts:
         self.connect()

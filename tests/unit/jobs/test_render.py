@@ -420,6 +420,32 @@ def test_a_deadline_in_the_middle_keeps_what_is_finished(tmp_path: Path) -> None
     assert server.pending == []
 
 
+def test_a_deadline_that_a_budget_set_is_told_as_one(tmp_path: Path) -> None:
+    job = {**build_job(3), "is_budget_deadline": True}
+    outcome, _ = rendered(ComfyServer(), job, tmp_path, deadline=time.time() - 1)
+    assert (outcome["status"], outcome["error"]["code"]) == ("failed", "budget_reached")
+
+
+def test_a_node_that_shows_no_sign_of_life_is_given_up(tmp_path: Path) -> None:
+    began = time.monotonic()
+    outcome, _ = rendered(ComfyServer(prompt_s=20.0), {**build_job(2), "stall_s": 0.5}, tmp_path)
+    assert (outcome["status"], outcome["error"]["code"]) == ("failed", "engine_died")
+    assert "comfyui.stall_timeout" in outcome["error"]["message"]
+    assert time.monotonic() - began < 5
+
+
+def test_a_server_that_hangs_is_given_up_although_it_answers_nothing(tmp_path: Path) -> None:
+    began = time.monotonic()
+    server = ComfyServer(prompt_s=20.0)
+    with comfy_server(server) as served:
+        place = FolderPlace(tmp_path, TestEngine(served.url))
+        # Every answer takes longer than the whole test, as of a process that is stopped.
+        place.wish = lambda events: setattr(server, "answer_delay_s", 30.0) if place.of_type("node") else None
+        outcome = render.run({**build_job(), "stall_s": 3.0}, place)
+    assert outcome["error"]["code"] == "engine_died"
+    assert time.monotonic() - began < 8
+
+
 def test_a_deadline_that_passes_with_the_last_output_changes_nothing(tmp_path: Path) -> None:
     # The download takes the job past its deadline, but then all is done.
     deadline = time.time() + 0.4
