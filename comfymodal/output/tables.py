@@ -19,7 +19,7 @@ def table_of(result: Any) -> tuple[tuple[str, ...], Rows]:
     if isinstance(result, RunReport):
         return (), _report_rows(result)
     if isinstance(result, RunList):
-        return ("run", "status", "when", "took", "workflow"), [_run_row(run) for run in result.runs]
+        return _runs_table(result)
     if isinstance(result, RenderPlan):
         return (), _plan_rows(result)
     if isinstance(result, RunCancelled):
@@ -90,9 +90,17 @@ def _plan_rows(plan: RenderPlan) -> Rows:
     return rows
 
 
-def _run_row(run: RunView) -> tuple[str, ...]:
+def _runs_table(result: RunList) -> tuple[tuple[str, ...], Rows]:
+    """With what each cost, where any of them cost something."""
+    is_paid = any(run.cost is not None for run in result.runs)
+    titles = ("run", "status", "when", "took", *(("cost",) if is_paid else ()), "workflow")
+    return titles, [_run_row(run, is_paid=is_paid) for run in result.runs]
+
+
+def _run_row(run: RunView, *, is_paid: bool) -> tuple[str, ...]:
     took = "" if run.seconds is None else seconds_in_words(run.seconds)
-    return (run.id, run.status, _time(run.created_at), took, run.title)
+    cost = ("" if run.cost is None else _money(run.cost),) if is_paid else ()
+    return (run.id, run.status, _time(run.created_at), took, *cost, run.title)
 
 
 def _phases(run: RunView) -> str:
@@ -101,7 +109,11 @@ def _phases(run: RunView) -> str:
 
 
 def _cost(usd: str) -> str:
-    return f"{money_text(nanodollars_of(Decimal(usd)))} (est.)"
+    return f"{_money(usd)} (est.)"
+
+
+def _money(usd: str) -> str:
+    return money_text(nanodollars_of(Decimal(usd)))
 
 
 def _time(iso: str) -> str:

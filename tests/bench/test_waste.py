@@ -1,6 +1,6 @@
-"""Ten ways to waste money on a GPU, tried on purpose: `pytest -m bench -s -n 0 tests/bench/test_waste.py` prints the table.
+"""Ten ways to waste money on a GPU, tried: `pytest -m bench -s -n 0 tests/bench/test_waste.py` prints the table.
 
-GPU seconds are those of containers with a GPU in the control plane double, from start to end: they show what would be
+GPU seconds are those of containers with a GPU in the control plane double, from start to end: they show what is
 paid for at all, not how fast a real card is.
 """
 
