@@ -54,6 +54,7 @@ def test_a_run_is_seen_looked_into_and_stopped_with_what_it_finished(make_modal_
     cli = make_modal_cli()
     assert cli("deploy", "--yes").code == 0
     run = cli("render", SLOW, "--detach", "--json").run
+    wait_for(lambda: [one for one in cli.containers() if one["state"] == "busy"])
     (busy,) = wait_for(lambda: [one for one in containers(cli) if one["does"] == "runs"])
     status = cli("status").stdout
     shell = cli("shell", run["id"], "--dry-run", "--json").json["data"]

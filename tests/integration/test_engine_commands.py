@@ -27,7 +27,7 @@ def test_nothing_installed_nothing_running(engineless_cli: Cli) -> None:
     assert status.json["data"] == {"chosen": None, "problem": None, "installed": [], "running": []}
     assert (stopped.code, stopped.stdout) == (0, "no engine is running\n")
     assert (logs.code, logs.error["hint"]) == (4, "comfymodal engine start")
-    assert (start.code, start.error["hint"]) == (4, "run the same command with --yes to install it")
+    assert (start.code, start.error["hint"]) == (4, "run the same command with --yes to do so")
     assert engineless_cli("engine", "remove", "--all").stdout == "no engine is installed\n"
     assert engineless_cli("engine", "status").stdout == (
         "used here\t\tnone\t\t\tno ComfyUI here yet; comfymodal engine install\n"
