@@ -63,7 +63,7 @@ def finish(
     if not is_download:
         return report(context.ledger.get(run.id))
     ended_at = float(outcome.get("ended_at") or time.time())
-    results = dict(sorted(context.target.results(run.id).items()))
+    results = _results(run, outcome, context)
     began = time.monotonic()
     try:
         outputs = collect(run, results, context.target, desk.event)
@@ -207,6 +207,14 @@ class _Watch:
             return None
         self._gone_since = self._gone_since or time.monotonic()
         return lost_outcome(self._run, self._context) if time.monotonic() - self._gone_since > GRACE_S else None
+
+
+def _results(run: Run, outcome: Mapping[str, Any], context: Context) -> dict[int, Mapping[str, Any]]:
+    """By prompt index: from the outcome that has just come, else from the manifest, which says the same."""
+    prompts = outcome.get("prompts")
+    if isinstance(prompts, list):
+        return {int(prompt["index"]): prompt for prompt in prompts}
+    return dict(sorted(context.target.results(run.id).items()))
 
 
 def _phases(outcome: Mapping[str, Any], results: Mapping[int, Mapping[str, Any]]) -> dict[str, float]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -136,6 +138,8 @@ class ModalTarget:
             with contextlib.suppress(modal.Error):
                 self._board.ask_to_stop(str(job["run_id"]))
             raise
+        # The SDK needs it for the download, 0.2 s to import: while the run has to be waited for anyway.
+        threading.Thread(target=importlib.import_module, args=("aiohttp",), daemon=True).start()
         is_small = len(json.dumps(job)) <= ANNOUNCED_BYTES
         with contextlib.suppress(modal.Error):
             # It runs whether anybody else hears of it or not.
