@@ -137,6 +137,20 @@ class CancelledError(ComfymodalError):
     exit_code = 130
 
 
+class SyncRefusedError(ComfymodalError):
+    """A sync was asked for that looks like a mistake (an empty side, too many deletions, a path that climbs out)."""
+
+    code = "sync_refused"
+    exit_code = 3
+
+
+class ConflictError(ComfymodalError):
+    """Somebody else changed the same thing; nothing of theirs was overwritten."""
+
+    code = "conflict"
+    exit_code = 6
+
+
 def error_from_dict(data: Mapping[str, Any]) -> ComfymodalError:
     """Rebuild an error that crossed a process or container border as JSON; unknown codes become the root class."""
     extra = {key: value for key, value in data.items() if key not in ("code", "message", "hint")}

@@ -44,7 +44,7 @@ CONSTRAINTS: Final = "/opt/comfymodal/torch.txt"
 
 REGISTRY_SCRIPT: Final = "/opt/comfymodal/registry_node.py"
 
-OPERATORS_SIDE: Final = ("cli", "costs", "operations", "output", "project", "runs")
+OPERATORS_SIDE: Final = ("cli", "costs", "operations", "output", "project", "runs", "storage")
 """Packages of ours that no container imports: they stay at home, so an edit there replaces no warm container."""
 
 _PIP = f"{COMFYUI_PYTHON} -m pip install --no-cache-dir --disable-pip-version-check"

@@ -1,0 +1,174 @@
+"""What lies in a place, by path."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from comfymodal.errors import NotFoundError, ServiceError, TransferError
+from comfymodal.storage.rclone.explain import explain
+from comfymodal.storage.rclone.names import plan_bytes
+from comfymodal.storage.rclone.process import Control, Listener, run
+from comfymodal.storage.rclone.session import Session
+from comfymodal.storage.values import FileState, Folder, Listing, Place, Remote
+
+OWN_FOLDER = ".comfymodal"
+PARTIAL_SUFFIX = ".partial"
+
+# With `--hash`, only large files whose hash the listing does not tell cost a question each (s3); with the server's
+# time and no media type, nothing else does.
+_FLAGS = (
+    "--use-json-log",
+    *("--log-level", "NOTICE"),
+    "--files-only",
+    "--hash",
+    "--use-server-modtime",
+    "--no-mimetype",
+    *("--low-level-retries", "3"),
+    *("--retries", "1"),
+    *("--timeout", "60s"),
+    *("--contimeout", "15s"),
+    *("--checkers", "16"),
+)
+
+
+def list_files(session: Session, place: Place, *, control: Control | None = None) -> Listing:
+    """Every file of the place but half-written ones and our own folder; empty when there is none.
+
+    A folder's files carry no hashes; links to files and folders are followed, other special files are left out.
+    Raises `NotFoundError` when the folder or the bucket does not exist (in a bucket, a folder that does not exist
+    is an empty one: ask `folders_beside`), and what `explain` says for everything else.
+    """
+    if isinstance(place, Folder):
+        return dict(_walk(place.path))
+    arguments = [*_FLAGS, "--fast-list", "--exclude", f"*{PARTIAL_SUFFIX}", "--exclude", f"/{OWN_FOLDER}/**"]
+    return _ask(session, place, ["-R", *arguments], control=control)
+
+
+def find_files(session: Session, place: Place, paths: Sequence[str]) -> Listing:
+    """Those of `paths` that exist, wherever in the place they are. Raises as `list_files`."""
+    if not paths:
+        return {}
+    if isinstance(place, Folder):
+        return {path: state for path in paths if (state := _state(place.path / path)) is not None}
+    return _ask(session, place, ["-R", *_FLAGS, "--files-from-raw", "-", "--no-traverse"], stdin=plan_bytes(paths))
+
+
+def list_folder(session: Session, remote: Remote, folder: str) -> Listing:
+    """Every file under `folder`, our own folder's too, by path relative to `folder`. Raises as `list_files`."""
+    prefix = "/".join(part for part in (remote.prefix, folder) if part)
+    return _ask(session, replace(remote, prefix=prefix), ["-R", "--fast-list", *_FLAGS])
+
+
+def require_bucket(session: Session, remote: Remote) -> None:
+    """Raises `NotFoundError` when the bucket does not exist, else as `list_files`."""
+    # A listing of the bucket itself, but of one page at most: nothing lies there.
+    nowhere = "/".join(part for part in (remote.prefix, OWN_FOLDER, "nothing") if part)
+    _ask(session, replace(remote, prefix=nowhere), [*_FLAGS, "--max-depth", "1"], named=str(remote))
+
+
+def folders_beside(session: Session, remote: Remote) -> tuple[str, ...]:
+    """The folders in the bucket next to the remote's own, for whoever mistyped it. Raises as `list_files`."""
+    parent = remote.prefix.rpartition("/")[0]
+    above = replace(remote, prefix=parent)
+    arguments = [each for each in _FLAGS if each not in ("--files-only", "--hash")]
+    ended = run(session, ["lsjson", *arguments, "--dirs-only", session.address(above)])
+    if ended.code != 0:
+        raise explain(ended.code, ended.lines, place=str(above))
+    return tuple(sorted("/".join(filter(None, (parent, str(entry["Path"])))) for entry in _entries(ended.output)))
+
+
+def _ask(
+    session: Session,
+    remote: Remote,
+    flags: Sequence[str],
+    *,
+    stdin: bytes = b"",
+    control: Control | None = None,
+    named: str = "",
+) -> Listing:
+    listener = Listener(control=control) if control else None
+    ended = run(session, ["lsjson", *flags, session.address(remote)], stdin=stdin, listener=listener)
+    place = named or str(remote)
+    if ended.code != 0:
+        error = explain(ended.code, ended.lines, place=place)
+        if ended.code == 3:
+            raise NotFoundError(
+                f"{place}: there is no bucket {remote.bucket}, or the key may not see it", **error.details
+            )
+        raise error
+    # A page that could not be read is logged, and what was read is no listing.
+    if errors := [line for line in ended.lines if line.level in ("error", "critical")]:
+        raise explain(1, errors, place=place)
+    return {str(entry["Path"]): _remote_state(entry) for entry in _entries(ended.output)}
+
+
+def _entries(output: bytes) -> list[dict[str, Any]]:
+    try:
+        found = json.loads(output)
+    except ValueError as exc:
+        raise ServiceError("rclone's listing is damaged", hint="run it again") from exc
+    return [entry for entry in found if isinstance(entry, dict)]
+
+
+def _remote_state(entry: dict[str, Any]) -> FileState:
+    hashes = {str(kind): str(value).lower() for kind, value in (entry.get("Hashes") or {}).items() if value}
+    modified = str(entry.get("ModTime") or "")
+    # Where the remote gives no id, the time of the upload is what changes with each upload.
+    version = entry.get("ID") or (f"modified:{modified}" if modified else None)
+    return FileState(int(entry["Size"]), hashes, _seconds(modified), version)
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return None
+
+
+def _walk(root: Path) -> Iterator[tuple[str, FileState]]:
+    if not root.is_dir():
+        raise NotFoundError(f"there is no folder {root}", path=str(root))
+
+    def refuse(exc: OSError) -> None:
+        raise TransferError(f"cannot read {exc.filename}: {exc.strerror}", hint="look at its permissions") from exc
+
+    # Followed links may lead back to where they came from.
+    trail: dict[str, tuple[tuple[int, int], ...]] = {str(root): (_identity(root),)}
+    for folder, names, files in os.walk(root, onerror=refuse, followlinks=True):
+        above = trail.pop(folder)
+        if Path(folder) == root and OWN_FOLDER in names:
+            names.remove(OWN_FOLDER)
+        for name in list(names):
+            identity = _identity(Path(folder, name))
+            if identity in above:
+                names.remove(name)
+            else:
+                trail[os.path.join(folder, name)] = (*above, identity)
+        for name in files:
+            path = Path(folder, name)
+            if not name.endswith(PARTIAL_SUFFIX) and (state := _state(path)) is not None:
+                yield path.relative_to(root).as_posix(), state
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return (0, 0)
+    return (found.st_dev, found.st_ino)
+
+
+def _state(path: Path) -> FileState | None:
+    try:
+        found = path.stat()
+    except OSError:
+        # Removed a moment ago, or a link that leads nowhere.
+        return None
+    return FileState(found.st_size, {}, found.st_mtime) if stat.S_ISREG(found.st_mode) else None
