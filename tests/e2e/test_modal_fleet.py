@@ -128,6 +128,7 @@ def test_warm_keeps_a_container_up_and_ends_by_itself(make_modal_cli: Make) -> N
     assert minimums(cli, function_id)[-1] == 0
 
 
+@pytest.mark.soak
 def test_a_second_warm_replaces_the_first_a_deploy_does_not_end_it_and_off_does(make_modal_cli: Make) -> None:
     cli = make_modal_cli(scaledown_window="2s")
     assert cli("deploy", "--yes").code == 0

@@ -106,7 +106,7 @@ def test_queued_is_taken_back_before_a_container_starts(held: ModalCli) -> None:
 def test_running_keeps_what_is_finished_and_says_what_the_container_still_costs(
     modal_cli: ModalCli, tmp_path: Path
 ) -> None:
-    process = start(modal_cli, "render", slow_workflow(tmp_path), "--json-events")
+    process = start(modal_cli, "render", slow_workflow(tmp_path, blurs=60), "--json-events")
     wait_for_early(process)
     process.send_signal(signal.SIGINT)
     done = finished(process)
@@ -124,7 +124,7 @@ def test_running_keeps_what_is_finished_and_says_what_the_container_still_costs(
 
 
 def test_second_interrupt_leaves_the_run_to_itself(modal_cli: ModalCli, tmp_path: Path) -> None:
-    process = start(modal_cli, "render", slow_workflow(tmp_path), "--json-events")
+    process = start(modal_cli, "render", slow_workflow(tmp_path, blurs=60), "--json-events")
     run_id = wait_for_type(process, "submitted")["run_id"]
     wait_for_early(process)
     process.send_signal(signal.SIGINT)
@@ -157,7 +157,7 @@ def test_interrupt_while_modal_is_gone_says_that_the_run_goes_on(modal_cli: Moda
 
 
 def test_attached_leaves_the_run_alone_and_says_how_to_stop_it(modal_cli: ModalCli, tmp_path: Path) -> None:
-    begun = modal_cli("render", slow_workflow(tmp_path), "--detach", "--json")
+    begun = modal_cli("render", slow_workflow(tmp_path, blurs=60), "--detach", "--json")
     process = start(modal_cli, "runs", "attach", begun.run["id"], "--json-events")
     wait_for_type(process, "node")
     process.send_signal(signal.SIGINT)
