@@ -85,6 +85,7 @@ def test_an_engine_killed_while_it_starts_is_named_and_the_next_render_works(lon
     assert (again.code, again.run["status"]) == (0, "succeeded")
 
 
+@pytest.mark.soak
 def test_a_port_taken_while_comfyui_starts_is_survived(lonely_cli: Cli) -> None:
     process = lonely_cli.start("engine", "start", "--json")
     # Seconds pass between the choice of a port and ComfyUI's use of it: enough to take it.

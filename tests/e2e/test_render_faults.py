@@ -234,6 +234,7 @@ def test_two_clients_on_one_engine_get_their_own_outputs(cli: Cli) -> None:
     assert [one.outputs[0]["sha256"] for one in done] == [one.outputs[0]["sha256"] for one in alone]
 
 
+@pytest.mark.soak
 def test_clock_that_jumps_neither_stops_nor_keeps_an_engine(lonely_cli: Cli) -> None:
     (lonely_cli.cwd / "comfymodal.yaml").write_text("version: 1\ncomfyui: {idle_stop: 4s}\n")
     assert lonely_cli("render", WORKFLOWS / "image.json").code == 0

@@ -127,6 +127,7 @@ def test_versions_lie_side_by_side_and_the_project_chooses(repository: Repositor
     assert absent.error["hint"] == "comfymodal engine install --source git --version 0.3.77"
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 def test_a_killed_install_goes_on_at_every_point(repository: Repository, engines: Path, git_cli: Cli) -> None:
     arguments = ("engine", "install", "--from", repository.folder, "--yes", "--json-events")
