@@ -109,6 +109,20 @@ def test_drift_is_seen_named_and_asked_about(make_modal_cli: MakeCli) -> None:
     assert (again.code, again.json["data"]["status"]) == (0, "unchanged")
 
 
+def test_a_deploy_that_is_unsound_is_not_taken_for_the_one_before(make_modal_cli: MakeCli) -> None:
+    cli = make_modal_cli()
+    assert cli("deploy", "--yes").code == 0
+    sound = (cli.cwd / "comfymodal.yaml").read_text()
+    (cli.cwd / "comfymodal.yaml").write_text(sound.replace("[--cpu,", "[--no-such-flag, --cpu,"))
+    failed = cli("deploy", "--yes", "--json")
+    (cli.cwd / "comfymodal.yaml").write_text(sound)
+    forbidden = cli("render", WORKFLOWS / "image.json", "--no-deploy", "--json")
+
+    assert (failed.code, forbidden.code) == (4, 4)
+    assert "--no-such-flag" in failed.error["message"]
+    assert "comfymodal deploy" in forbidden.error["hint"]
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [

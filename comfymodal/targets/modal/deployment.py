@@ -6,6 +6,7 @@ the nodes beside it are kept on this machine once fetched.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Mapping
@@ -81,6 +82,9 @@ def _deploy(spec: ModalSpec, on_event: OnEvent, *, is_forced: bool) -> Deploymen
     name = app_name(spec.project)
     on_event({"type": "phase", "phase": "deploy"})
     with translated(f"cannot deploy {name}"), told(on_event):
+        # From here on nothing counts as sound, also if this is interrupted or what comes up is not.
+        with contextlib.suppress(modal.exception.NotFoundError):
+            modal.App.lookup(name, environment_name=spec.environment).set_tags(app_tags(spec.project))
         app = build_app(spec)
         app.deploy(environment_name=spec.environment)
     on_event({"type": "deployed", "app": name, "app_id": app.app_id})
