@@ -12,7 +12,6 @@ import modal
 import modal.exception
 from modal.types import FileEntryType
 
-from comfymodal.errors import TransferError
 from comfymodal.targets.modal.errors import translated
 from comfymodal.targets.modal.ranges import read_from
 from comfymodal.targets.spec import ModalSpec
@@ -32,15 +31,11 @@ class Volumes:
         """Roles whose volume does not exist yet."""
         found = []
         for role, handle in self._handles.items():
-            try:
-                with translated(f"cannot look up the volume {self._spec.volumes[role].name}"):
+            with translated(f"cannot look up the volume {self._spec.volumes[role].name}"):
+                try:
                     handle.hydrate()
-            except TransferError:
-                raise
-            except Exception as exc:
-                if not isinstance(exc.__cause__, modal.exception.NotFoundError):
-                    raise
-                found.append(role)
+                except modal.exception.NotFoundError:
+                    found.append(role)
         return found
 
     def create(self, role: str) -> None:
