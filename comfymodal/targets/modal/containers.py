@@ -6,6 +6,7 @@ Imported in a bare container: the standard library and `modal` are all there is.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
@@ -98,6 +99,10 @@ class Box:
             place.stop()
             _leave(render.run(job, place), container, place, run_id)
             raise
+        except BaseException:
+            # Modal gives the input to another container: this one's thread must not go on writing about the run.
+            place.abandon()
+            raise
         outcome = _leave(outcome, container, place, run_id)
         if self._engine is None or self._engine.death() is not None or _is_hung(outcome):
             # No other job shall meet this engine.
@@ -149,7 +154,9 @@ class Box:
             return
         place.emit({"type": "phase", "phase": "models"})
         # A model that is loaded keeps its file open, and Modal reloads no volume with open files.
-        post_json(self._engine.url, "/free", {"unload_models": True, "free_memory": True})
+        with contextlib.suppress(ComfymodalError):
+            # An engine that is dead is found, and told, by the job: raised here, Modal would pay for it three times.
+            post_json(self._engine.url, "/free", {"unload_models": True, "free_memory": True})
         try:
             place.reload("models")
         except (modal.Error, RuntimeError):

@@ -72,6 +72,10 @@ class ModalPlace:
     def engine(self) -> Engine:
         return self._get_engine()
 
+    def abandon(self) -> None:
+        """Say nothing more: the run goes on elsewhere."""
+        self._courier.close()
+
     def close(self, outcome: Mapping[str, Any]) -> None:
         """Deliver what is left, and how it ended."""
         self._courier.close()
