@@ -97,6 +97,12 @@ class ServiceError(ComfymodalError):
     exit_code = 5
 
 
+class BusyError(ServiceError):
+    """Somebody else writes to the same volume or folder; they will be done."""
+
+    code = "busy"
+
+
 class EngineDiedError(ServiceError):
     """ComfyUI stopped, restarted or hung while it was needed."""
 
@@ -148,6 +154,13 @@ class ConflictError(ComfymodalError):
     """Somebody else changed the same thing; nothing of theirs was overwritten."""
 
     code = "conflict"
+    exit_code = 6
+
+
+class PartialError(ComfymodalError):
+    """Some of it was done and some was not; the result lists both."""
+
+    code = "partial"
     exit_code = 6
 
 

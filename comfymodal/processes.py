@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,9 +91,17 @@ def memory_bytes(identity: ProcessIdentity) -> int | None:
 
 
 def spawn_module(
-    module: str, arguments: Sequence[str], *, log: Path | None, takes_input: bool = False
+    module: str,
+    arguments: Sequence[str],
+    *,
+    log: Path | None,
+    takes_input: bool = False,
+    environ: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start one of our modules detached: no terminal, no signals from this one, output to `log` or nowhere."""
+    """Start one of our modules detached: no terminal, no signals from this one, output to `log` or nowhere.
+
+    `environ` is laid over this process's environment.
+    """
     options: dict[str, Any] = {}
     if sys.platform == "win32":
         options["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.DETACHED_PROCESS
@@ -106,6 +114,6 @@ def spawn_module(
             stdin=subprocess.PIPE if takes_input else subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
-            env=os.environ.copy(),
+            env={**os.environ, **(environ or {})},
             **options,
         )

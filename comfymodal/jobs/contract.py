@@ -8,8 +8,15 @@ Failures of a job are returned in its outcome, never raised: an exception means 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from comfymodal.storage.side import Mover, Side
+
+API_OWNER = "modal:"
+"""Before the names of volumes that are not mounted, where a lease is asked for."""
 
 VERSION = 1
 """Raised when a job, event or outcome changes in a way an older reader would misread."""
@@ -58,7 +65,7 @@ class Place(Protocol):
 
     @property
     def volumes(self) -> Mapping[str, Path]:
-        """Folders by role: `models`, `inputs`, `outputs`."""
+        """Folders by role: `models`, `inputs`, `outputs`; where files are moved also `datasets`, `training`."""
 
     @property
     def deadline(self) -> float | None:
@@ -78,6 +85,32 @@ class Place(Protocol):
 
     def engine(self) -> Engine:
         """A ComfyUI that answers, started when needed. Raises `EngineDiedError` or `NotReadyError`."""
+
+
+class StoragePlace(Place, Protocol):
+    """A place where files are moved between volumes, folders and buckets."""
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        """Where keys of remotes and tokens are looked for. Never part of an event, an outcome or a log."""
+
+    def lease(self, owner: str) -> AbstractContextManager[None]:
+        """Be the only writer while the block runs: of a volume (by role), of a folder (by absolute path), or of a
+        volume behind Modal's API (`modal:<environment>/<name>`).
+
+        Raises `BusyError` when somebody else is; a holder that died does not count.
+        """
+
+    def volume_version(self, volume: str) -> int | None:
+        """1 or 2 of a mounted volume; None for a folder of this machine."""
+
+    def side_of(self, volume: Mapping[str, Any]) -> tuple[Side, Mover]:
+        """A Modal volume that is not mounted here, through Modal's API, and what copies to and from it.
+
+        `volume` is a `storage.ends.ApiEnd` as JSON.
+
+        Raises `NotReadyError` where there is no Modal to ask.
+        """
 
 
 def run_folder(place_volumes: Mapping[str, Path], run_id: str) -> Path:

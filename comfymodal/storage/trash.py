@@ -48,7 +48,7 @@ def trash_name(stamp: str, path: str = "") -> str:
     return f"{TRASH}/{stamp}/{path}".rstrip("/")
 
 
-def put_away(root: Path, path: str, stamp: str, *, expected: FileState | None = None) -> str:
+def put_away(root: Path, path: str, stamp: str, expected: FileState | None = None) -> str:
     """Move a file into the trash and return its name there, relative to `root`.
 
     Raises `ConflictError` when it is no longer as `expected` (size and time), `NotFoundError` when it is gone.
@@ -56,7 +56,7 @@ def put_away(root: Path, path: str, stamp: str, *, expected: FileState | None = 
     return _place(root, path, stamp, expected, _rename)
 
 
-def keep_replaced(root: Path, path: str, stamp: str, *, expected: FileState | None = None) -> str:
+def keep_replaced(root: Path, path: str, stamp: str, expected: FileState | None = None) -> str:
     """Let the trash hold what a copy is about to replace, and return its name there; raises as `put_away`.
 
     The file keeps its place too (a hard link), so that no moment is without it. Where links are not to be had it is

@@ -78,10 +78,10 @@ class Target(Protocol):
     def look_every_s(self) -> float:
         """How often `look` may be called while a run is followed."""
 
-    def needed_setup(self) -> Setup | None:
-        """What is missing before anything can run; free, changes nothing. Raises `NotReadyError`."""
+    def needed_setup(self, kind: str = "render") -> Setup | None:
+        """What is missing before a job of this kind can run; free, changes nothing. Raises `NotReadyError`."""
 
-    def set_up(self, on_event: OnEvent) -> None:
+    def set_up(self, on_event: OnEvent, kind: str = "render") -> None:
         """Do what `needed_setup` described; goes on where a killed one stopped."""
 
     def engine_facts(self, on_event: OnEvent) -> EngineFacts:

@@ -35,7 +35,9 @@ class LocalTarget:
     _engine: FoundEngine | None = field(default=None, init=False)
     _url: str | None = field(default=None, init=False)
 
-    def needed_setup(self) -> Setup | None:
+    def needed_setup(self, kind: str = "render") -> Setup | None:
+        if kind != "render":
+            return None
         from comfymodal.comfyui.install.engine import plan_install
 
         self._engine = self._find()
@@ -44,7 +46,7 @@ class LocalTarget:
         plan = plan_install(self.spec.engines)
         return describe_install(plan, f"no ComfyUI found on this machine; install ComfyUI {plan.version}")
 
-    def set_up(self, on_event: OnEvent) -> None:
+    def set_up(self, on_event: OnEvent, kind: str = "render") -> None:
         from comfymodal.comfyui.install.engine import install, plan_install
 
         install(plan_install(self.spec.engines), on_event=on_event)
@@ -98,8 +100,8 @@ class LocalTarget:
             raise TransferError(f"cannot copy {source} to {stored}: {exc.strerror or exc}") from exc
 
     def submit(self, job: Mapping[str, Any]) -> str:
-        found = self._engine
-        if found is None:
+        needs_engine = job["kind"] == "render"
+        if needs_engine and self._engine is None:
             raise NotReadyError("no engine was chosen before the job was submitted")
         call = self._call_folder(str(job["run_id"]))
         try:
@@ -112,10 +114,11 @@ class LocalTarget:
                     "job": job,
                     "state": str(self.spec.state),
                     "volumes": {role: str(path) for role, path in self.spec.volumes.items()},
-                    "engine": asdict(found),
+                    "engine": asdict(self._engine) if self._engine else None,
                 },
             )
-            identity = start_worker(call, self.early_worker)
+            # Keys of remotes reach their job by the environment and in no other way.
+            identity = start_worker(call, self.early_worker, None if needs_engine else self.environ)
         except OSError as exc:
             raise OutputFolderError(f"cannot write to {call}: {exc.strerror or exc}") from exc
         return f"{identity.pid}@{identity.created!r}"

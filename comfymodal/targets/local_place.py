@@ -6,27 +6,36 @@ command that started it, so a closed terminal, a killed client and a second term
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfymodal.comfyui.server import Launch
 from comfymodal.comfyui.warm import ensure_warm
-from comfymodal.errors import NotReadyError
+from comfymodal.errors import BusyError, NotReadyError
 from comfymodal.files import append_json_line, read_json, write_json
-from comfymodal.jobs import render
-from comfymodal.jobs.contract import EVENTS_FILE, OUTCOME_FILE, Control, Engine, run_folder
+from comfymodal.jobs.contract import API_OWNER, EVENTS_FILE, OUTCOME_FILE, Control, Engine, run_folder
+from comfymodal.jobs.kinds import run_job
 from comfymodal.targets.courier import Courier
 from comfymodal.targets.local_call import CALL_FILE, CONTROL_FILE, SNAPSHOT_FILE, WORKER_LOG_FILE
+
+if TYPE_CHECKING:
+    from comfymodal.storage.side import Mover, Side
 
 DELIVER_EVERY_S = 0.05
 """Files on this machine cost nothing, so more often than the twice a second of a remote place."""
 
 CONTROL_EVERY_S = 0.1
+
+LOCK_FILE = ".comfymodal/lock"
+"""Under a volume's folder; whoever holds it is the only one who writes there."""
+
+LEASE_PATIENCE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +58,18 @@ class ForeignEngine:
 
 
 class LocalPlace:
-    """Fulfils `jobs.contract.Place` with folders and files."""
+    """Fulfils `jobs.contract.StoragePlace` with folders and files."""
 
     deadline: float | None = None
+    environ: Mapping[str, str] = os.environ
 
     def __init__(self, call: Path, data: Mapping[str, Any]) -> None:
         self.volumes: Mapping[str, Path] = {role: Path(path) for role, path in data["volumes"].items()}
         self._call = call
         self._state = Path(data["state"])
-        self._engine_data = data["engine"]
+        self._engine_data = data.get("engine")
         self._run_folder = run_folder(self.volumes, str(data["job"]["run_id"]))
+        self._about = {"run_id": data["job"]["run_id"], "host": data["job"].get("host")}
         self._control: Control | None = None
         self._control_read_at = 0.0
         self._courier = Courier(self._deliver, every_s=DELIVER_EVERY_S)
@@ -72,6 +83,53 @@ class LocalPlace:
     def reload(self, volume: str) -> None:
         """Files on this machine are visible at once."""
 
+    @contextlib.contextmanager
+    def lease(self, owner: str) -> Iterator[None]:
+        from filelock import FileLock, Timeout
+
+        if owner.startswith(API_OWNER):
+            with self._lease_behind_api(owner.removeprefix(API_OWNER)):
+                yield
+            return
+        folder = Path(self.volumes.get(owner, Path(owner)))
+        lock = folder / LOCK_FILE
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        held = FileLock(lock)
+        try:
+            # The system frees it when its holder dies.
+            held.acquire(timeout=LEASE_PATIENCE_S)
+        except Timeout:
+            raise BusyError(
+                f"another command of this machine is writing to {folder}", hint="run it again when that one has ended"
+            ) from None
+        try:
+            yield
+        finally:
+            held.release()
+
+    def _lease_behind_api(self, owner: str) -> contextlib.AbstractContextManager[None]:
+        from comfymodal.targets.modal.volume_lease import hold_from_here
+
+        def stop() -> None:
+            self._control = "stop"
+
+        environment, _, name = owner.rpartition("/")
+        return hold_from_here(name, environment or None, self._about, self._state, stop)
+
+    def volume_version(self, volume: str) -> int | None:
+        """Folders have none."""
+
+    def side_of(self, volume: Mapping[str, Any]) -> tuple[Side, Mover]:
+        from comfymodal.targets.modal_client import require_client
+
+        require_client()
+        from comfymodal.storage.ends import ApiEnd, end_from_dict
+        from comfymodal.targets.modal.volume_side import open_side
+
+        end = end_from_dict(volume)
+        assert isinstance(end, ApiEnd)
+        return open_side(end)
+
     def control(self) -> Control | None:
         now = time.monotonic()
         if self._control is None and now - self._control_read_at > CONTROL_EVERY_S:
@@ -84,6 +142,8 @@ class LocalPlace:
         return self._control
 
     def engine(self) -> Engine:
+        if self._engine_data is None:
+            raise NotReadyError("the job was submitted without a ComfyUI")
         if self._engine_data["launch"] is not None:
             return ensure_warm(Launch.from_dict(self._engine_data["launch"]), state=self._state, on_event=self.emit)
         if self._engine_data["url"] is None:
@@ -111,7 +171,7 @@ def main(call: Path) -> None:
         sys.exit(f"no {CALL_FILE} in {call}")
     place = LocalPlace(call, data)
     try:
-        outcome = render.run(data["job"], place)
+        outcome = run_job(data["job"], place)
     finally:
         place.close()
     write_json(call / OUTCOME_FILE, outcome)

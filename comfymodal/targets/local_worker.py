@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from comfymodal.processes import ProcessIdentity, spawn_module
@@ -29,10 +30,10 @@ class EarlyWorker:
         return None
 
 
-def start_worker(call: Path, early: EarlyWorker | None) -> ProcessIdentity:
-    """A process that runs the call in this folder. Raises `OSError`."""
-    identity = early.hand_over(call) if early else None
+def start_worker(call: Path, early: EarlyWorker | None, environ: Mapping[str, str] | None = None) -> ProcessIdentity:
+    """A process that runs the call in this folder, with `environ` as its own if given. Raises `OSError`."""
+    identity = early.hand_over(call) if early and environ is None else None
     if identity is None:
-        process = spawn_module(WORKER_MODULE, [str(call)], log=call / WORKER_LOG_FILE)
+        process = spawn_module(WORKER_MODULE, [str(call)], log=call / WORKER_LOG_FILE, environ=environ)
         identity = ProcessIdentity.of(process.pid) or ProcessIdentity(process.pid, 0.0)
     return identity

@@ -11,8 +11,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -20,17 +20,15 @@ import pytest
 
 from comfymodal.errors import CancelledError, ComfymodalError, NotFoundError, NotReadyError, ServiceError, TransferError
 from comfymodal.storage.rclone.copying import CopyResult, Order, Progress, copy
-from comfymodal.storage.rclone.find import find_rclone
 from comfymodal.storage.rclone.listing import find_files, folders_beside, list_files, list_folder
 from comfymodal.storage.rclone.presets import Limits, Preset, choose_preset
-from comfymodal.storage.rclone.session import Session, open_session
 from comfymodal.storage.rclone.trashing import delete, restore, trash, trash_folder
-from comfymodal.storage.values import Folder, Keys, Place, Remote
+from comfymodal.storage.values import Folder, Keys, Place
 from tests.doubles import serve_s3 as s3_double
 from tests.doubles.b2_native import B2Native
 from tests.doubles.serve_s3 import ServedS3, serve_s3
-from tests.doubles.serving import Served, serve
-from tests.doubles.storage_proxy import EXPIRED, StorageProxy, storage_proxy
+from tests.doubles.storage_proxy import EXPIRED, StorageProxy
+from tests.doubles.stores import Store, b2_store, s3_store, session_for
 
 # Three minutes of faults for a part that no command uses yet: `sync` brings the ones that belong into every run.
 pytestmark = pytest.mark.soak
@@ -42,26 +40,6 @@ ODD_NAMES = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Store:
-    """A remote with the server behind it and a proxy between."""
-
-    session: Session
-    remote: Remote
-    proxy: StorageProxy
-    put: Callable[[str, bytes], None]
-    """Put a file there behind rclone's back, by path relative to the remote."""
-    files: Callable[[], Mapping[str, bytes]]
-    """What is there, by path relative to the remote."""
-
-    def at(self, **changes: str) -> Remote:
-        return replace(self.remote, **changes)  # type: ignore[arg-type]
-
-
-def session_for(remote: Remote, keys: Keys) -> Session:
-    return open_session(find_rclone(), {remote.name: (remote, keys)}, os.environ)
-
-
 @pytest.fixture
 def s3_server(tmp_path: Path) -> Iterator[ServedS3]:
     with serve_s3(tmp_path / "served") as served:
@@ -70,18 +48,8 @@ def s3_server(tmp_path: Path) -> Iterator[ServedS3]:
 
 @pytest.fixture
 def s3(s3_server: ServedS3) -> Iterator[Store]:
-    root = s3_server.bucket / "pre" / "fix"
-
-    def put(path: str, data: bytes) -> None:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_bytes(data)
-
-    def files() -> dict[str, bytes]:
-        return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-
-    with storage_proxy(s3_server.url) as proxy:
-        remote = s3_server.remote("pre/fix", url=proxy.url)
-        yield Store(session_for(remote, s3_double.KEYS), remote, proxy, put, files)
+    with s3_store(s3_server) as store:
+        yield store
 
 
 @pytest.fixture
@@ -90,23 +58,9 @@ def account() -> B2Native:
 
 
 @pytest.fixture
-def b2_server(account: B2Native) -> Iterator[Served]:
-    with serve(account.app()) as served:
-        yield served
-
-
-@pytest.fixture
-def b2(account: B2Native, b2_server: Served) -> Iterator[Store]:
-    def put(path: str, data: bytes) -> None:
-        account.put(f"pre/fix/{path}", data)
-
-    def files() -> dict[str, bytes]:
-        return {name.removeprefix("pre/fix/"): data for name, data in account.files().items()}
-
-    with storage_proxy(b2_server.url) as proxy:
-        remote = Remote("b2", "b2", "models", "pre/fix", proxy.url)
-        session = session_for(remote, Keys(account.key.key_id, account.key.key))
-        yield Store(session, remote, proxy, put, files)
+def b2(account: B2Native) -> Iterator[Store]:
+    with b2_store(account) as store:
+        yield store
 
 
 @pytest.fixture(params=["s3", "b2"])

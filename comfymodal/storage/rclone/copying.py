@@ -101,7 +101,7 @@ class Tally:
             self.done[line.path] = result
             self.failed.pop(line.path, None)
             self.fresh.append(result)
-        elif line.path is not None and line.is_error and line.path not in self.done:
+        elif line.path is not None and line.is_error and line.path not in self.done and not _is_consequence(line):
             self.failed[line.path] = line.message
         if line.stats is not None:
             self.report(line.stats)
@@ -199,6 +199,11 @@ def _how_to_look(order: Order, *, is_few: bool) -> list[str]:
     # Asked for one by one, a single path that may not be read ends the whole attempt; a listing does not have that.
     asks_each = isinstance(order.source, Folder) or is_few
     return ["--no-traverse" if asks_each else "--fast-list", "--no-check-dest"]
+
+
+def _is_consequence(line: LogLine) -> bool:
+    """One file ended everything (on B2 a 403, which is how it tells a cap): nothing is wrong with the others."""
+    return "context canceled" in line.message
 
 
 def _is_b2(place: Place) -> TypeGuard[Remote]:

