@@ -44,7 +44,7 @@ class ConfigValidated:
 
 def show_config(loaded: LoadedProject) -> ConfigShown:
     """List every setting in the order of the schema."""
-    tree = loaded.settings.model_dump(mode="json")
+    tree = loaded.settings.model_dump(mode="json", by_alias=True)
     rows = tuple(
         ConfigRow(key, _value(tree, key), origin, _read_at(key, loaded.settings.target))
         for key, origin in loaded.origins.items()
@@ -77,8 +77,9 @@ def config_schema() -> dict[str, Any]:
 
 
 def _read_at(key: str, target: str) -> ReadAt:
-    from comfymodal.project.schema import DEPLOYED, LOCAL_ONLY, MODAL_ONLY
+    from comfymodal.project.schema import DEPLOYED, LOCAL_ONLY, MODAL_ONLY, without_names
 
+    key = without_names(tuple(key.split(".")))
     if key in (MODAL_ONLY if target == "local" else LOCAL_ONLY):
         return ""
     return "deploy" if target == "modal" and key in DEPLOYED else "run"

@@ -36,6 +36,8 @@ class Context:
     reopen: Callable[[Mapping[str, Any]], Context]
     local: LocalSpec
     environ: Mapping[str, str]
+    folder: Path
+    """The project's: where its file lies, or the working directory without one."""
     _ledger: Ledger | None = field(default=None, init=False)
 
     @property
@@ -81,7 +83,8 @@ def open_context(
         return open_context(config, environ=environ, cwd=cwd, flags=other, early_worker=early_worker)
 
     warnings = tuple(loaded.warnings)
-    return Context(project, target, state, warnings, flags or {}, reopen, local, environ)
+    folder = loaded.path.parent if loaded.path else cwd
+    return Context(project, target, state, warnings, flags or {}, reopen, local, environ, folder)
 
 
 def _target(
@@ -106,6 +109,8 @@ def _local_spec(project: Project, state: Path, data: Path) -> LocalSpec:
             ("models", project.volumes.models),
             ("inputs", project.volumes.inputs),
             ("outputs", project.volumes.outputs),
+            ("datasets", project.volumes.datasets),
+            ("training", project.volumes.training),
         )
     }
     comfyui = project.comfyui

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from comfymodal.project.check_links import check_links
 from comfymodal.project.problems import Problem, looks_secret, printable, project_error
-from comfymodal.project.schema import AS_WRITTEN, VERSION, Project, leaves, sections
+from comfymodal.project.schema import AS_WRITTEN, ENTRY, VERSION, Project, leaves, sections, without_names
 from comfymodal.project.tree import Key, Node, dotted
 
 _WORDS = {
@@ -22,6 +24,8 @@ _WORDS = {
     "tuple_type": "must be a list",
     "int_type": "must be a whole number",
 }
+
+_KEY_OF_BUCKET = re.compile("key|token|password|account|credential", re.IGNORECASE)
 
 _YAML_1_1_BOOLEANS = ("yes", "no", "on", "off", "y", "n")
 
@@ -36,16 +40,16 @@ def check_project(root: Node, *, base: Path, problems: list[Problem]) -> Project
     if unreadable:
         # Text with half a character cannot become JSON, so nothing else can be checked.
         raise project_error([*problems, *unreadable])
-    secrets = [problem for path, node in root.walk() for problem in _check_secret(path, node)]
+    found = [*problems, *(problem for path, node in root.walk() for problem in _check_secret(path, node))]
+    found += check_links(root)
     tree: Any = _with_texts(root).plain()
     try:
         # JSON mode: strict, yet lists become tuples, as YAML can give nothing else.
         settings = Project.model_validate_json(json.dumps(_with_sections(tree)), context={"base": base})
     except ValidationError as exc:
-        found = [_problem(root, error) for error in exc.errors(include_url=False)]
-        raise project_error([*problems, *secrets, *found]) from exc
-    if problems or secrets:
-        raise project_error([*problems, *secrets])
+        raise project_error([*found, *(_problem(root, error) for error in exc.errors(include_url=False))]) from exc
+    if found:
+        raise project_error(found)
     return settings
 
 
@@ -71,6 +75,8 @@ def _with_sections(tree: Any) -> Any:
     # A missing section is the same as an empty one. Written out, its defaults are validated as a part of Project,
     # so that paths become absolute and pydantic need not build a validator for each section (10 ms).
     for place in sections():
+        if ENTRY in place:
+            continue
         at = tree
         for name in place.split(".") if place else ():
             at = at.setdefault(name, {}) if isinstance(at, dict) else None
@@ -127,7 +133,7 @@ def _words(error: Any, node: Node) -> tuple[str, str | None]:
     if kind == "value_error":
         return str(error["ctx"]["error"]), getattr(error["ctx"]["error"], "hint", None)
     if kind == "missing":
-        return "is missing", f"start the file with `version: {VERSION}`"
+        return "is missing", _hint_of_missing(error["loc"])
     if kind in ("model_type", "dict_type") and shown is None:
         return "has no keys", "write its keys below it, indented, or remove the line"
     if kind == "string_type" and isinstance(shown, (int, float)):
@@ -138,6 +144,12 @@ def _words(error: Any, node: Node) -> tuple[str, str | None]:
     return f"{message}, not {_show(shown)}", hint
 
 
+def _hint_of_missing(path: tuple[Key, ...]) -> str:
+    if path == ("version",):
+        return f"start the file with `version: {VERSION}`"
+    return f"keys here: {', '.join(sections()[without_names(path[:-1])])}"
+
+
 def _show(value: object) -> str:
     if isinstance(value, dict):
         return "a mapping"
@@ -145,11 +157,13 @@ def _show(value: object) -> str:
 
 
 def _nearest(path: tuple[Key, ...]) -> str:
-    name, place = str(path[-1]), dotted(path[:-1])
+    name, place = str(path[-1]), without_names(path[:-1])
     legal = sections()[place]
+    if place == f"remotes.{ENTRY}" and _KEY_OF_BUCKET.search(name):
+        return "keys come from env vars here, and on Modal from the secret that `secret` names; never from this file"
     if near := difflib.get_close_matches(name, legal, n=1, cutoff=0.7):
         return f"did you mean `{near[0]}`"
-    owners = [owner for owner, keys in sections().items() if name in keys]
+    owners = [owner.replace(ENTRY, "NAME") for owner, keys in sections().items() if name in keys]
     if owners:
         homes = " or ".join(f"`{owner}`" for owner in owners)
         return f"`{name}` belongs {'at the top of the file' if '' in owners else f'under {homes}'}"

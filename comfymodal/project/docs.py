@@ -10,16 +10,20 @@ import ast
 import inspect
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 
-def describe_fields(schema: dict[str, Any], models: Iterable[type]) -> None:
+def describe_fields(schema: dict[str, Any], models: Iterable[type[BaseModel]]) -> None:
     """Add `description` to every property of the models; `schema` has the first at its top, the others in `$defs`."""
     for number, model in enumerate(models):
+        keys = {name: field.alias or name for name, field in model.model_fields.items()}
         properties = (schema if number == 0 else schema["$defs"][model.__name__])["properties"]
         for base in reversed(model.__mro__):
             for name, words in _docstrings(base):
-                properties[name]["description"] = words
+                properties[keys[name]]["description"] = words
 
 
 def _docstrings(model: type) -> Iterator[tuple[str, str]]:

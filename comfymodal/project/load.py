@@ -15,7 +15,7 @@ from comfymodal.project.check import check_project
 from comfymodal.project.docs import describe_fields
 from comfymodal.project.layers import misspelt_variables, read_environment, read_flags
 from comfymodal.project.problems import Mark, Problem, printable, project_error
-from comfymodal.project.schema import LOCAL_ONLY, VERSION, Project, leaves, models
+from comfymodal.project.schema import LOCAL_ONLY, VERSION, Project, entry_names, leaves, models
 from comfymodal.project.tree import Node, parse_yaml
 
 FILE_NAMES = ("comfymodal.yaml", "comfymodal.yml")
@@ -66,7 +66,7 @@ def load_project(
             root = root.with_leaf(tuple(key.split(".")), leaf)
     base = cwd if path is None else (cwd / path).parent
     settings = check_project(root, base=base, problems=problems)
-    origins = {key: _origin(root, key) for key in leaves()}
+    origins = {key: _origin(root, key) for key in leaves(entry_names(settings))}
     warnings = (*misspelt_variables(environ), *_without_effect(settings, origins))
     return LoadedProject(settings, origins, path and cwd / path, warnings)
 

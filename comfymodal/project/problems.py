@@ -60,7 +60,8 @@ class Problem:
     hint: str | None = None
 
     def to_dict(self) -> dict[str, object]:
-        return {**asdict(self.mark), "key": self.key, "message": self.message, "hint": self.hint}
+        words = {"key": self.key, "message": self.message, "hint": self.hint}
+        return {**asdict(self.mark), "place": self.mark.where, **words}
 
     def __str__(self) -> str:
         return f"{self.mark.where}: {f'{self.key}: ' if self.key else ''}{self.message}"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from comfymodal.project.ends import ROLES
 from comfymodal.project.problems import Mistake
+from comfymodal.project.remotes import check_addresses
+from comfymodal.project.sync_values import Bucket, Endpoint, EndText, EntryName, FolderIn, Glob, Region, RemoteName
 from comfymodal.project.values import (
     ContainerEnv,
     CustomNodes,
@@ -34,33 +38,47 @@ from comfymodal.project.values import (
 VERSION = 1
 """The only version of the file format this release reads."""
 
-_ROLES = ("models", "inputs", "outputs")
+_MOUNTED = ("models", "inputs", "outputs")
+"""Volumes that render containers have; the others are only synced."""
+
+ENTRY = "*"
+"""Stands for the name of an entry in the dotted names of keys: `remotes.*.bucket`."""
 
 AS_WRITTEN = ("comfyui.env", "costs.per_run_usd")
 """Keys whose numbers and booleans are text: `CUDA: 12.10` is not 12.1, and dollars are never binary fractions."""
 
 LOCAL_ONLY = frozenset(
     {f"comfyui.{name}" for name in ("url", "path", "python", "discover", "idle_stop")}
-    | {f"volumes.{role}.path" for role in _ROLES}
+    | {f"volumes.{role}.path" for role in ROLES}
 )
 """Keys that count on the local target only."""
 
 _CONTAINERS = frozenset(
-    {f"volumes.{role}.version" for role in _ROLES}
+    {f"volumes.{role}.version" for role in _MOUNTED}
+    | {f"mounts.{ENTRY}.{name}" for name in ("remote", "path")}
     | {f"comfyui.{name}" for name in ("custom_nodes", "python_packages", "env", "secrets", "gpu", "timeout")}
     | {f"comfyui.{name}" for name in ("scaledown_window", "snapshot")}
     | {f"comfyui.{name}" for name in ("min_containers", "max_containers", "buffer_containers")}
 )
 
-MODAL_ONLY = _CONTAINERS | {"modal.environment", "modal.workspace", "costs.per_run_usd"}
+MODAL_ONLY = (
+    _CONTAINERS
+    | {f"volumes.{role}.version" for role in ROLES}
+    | {"modal.environment", "modal.workspace", "costs.per_run_usd", f"remotes.{ENTRY}.secret"}
+)
 """Keys that count on Modal only."""
 
 DEPLOYED = (
     _CONTAINERS
     | {"comfyui.version", "comfyui.args", "comfyui.boot_timeout"}
-    | {f"volumes.{role}.name" for role in _ROLES}
+    | {f"volumes.{role}.name" for role in _MOUNTED}
 )
 """Keys that take effect on Modal with the next `deploy`; all others are read by every command."""
+
+# pydantic puts the pattern of the names into the JSON Schema, and leaves it open for all other names.
+_NO_OTHER_NAMES: dict[str, Any] = {"additionalProperties": False}
+
+_NO_NAMES: Mapping[str, Iterable[str]] = MappingProxyType({})
 
 LeafKind = Literal["text", "path", "list", "mapping", "scalar"]
 """How the text of an env var becomes a value: as it is, as a path, as a list of words, as a YAML mapping in braces,
@@ -99,6 +117,16 @@ class OutputsVolume(Volume):
     """Name of the volume that holds one folder per run."""
 
 
+class DatasetsVolume(Volume):
+    name: ModalName = "comfy-datasets"
+    """Name of the volume that holds pictures and captions to train on."""
+
+
+class TrainingVolume(Volume):
+    name: ModalName = "training-data"
+    """Name of the volume that holds what trainings write."""
+
+
 class Volumes(Config):
     models: ModelsVolume = Field(default_factory=ModelsVolume)
     """Where models are kept."""
@@ -106,6 +134,51 @@ class Volumes(Config):
     """Where input files are kept."""
     outputs: OutputsVolume = Field(default_factory=OutputsVolume)
     """Where runs and their output files are kept."""
+    datasets: DatasetsVolume = Field(default_factory=DatasetsVolume)
+    """Where datasets are kept."""
+    training: TrainingVolume = Field(default_factory=TrainingVolume)
+    """Where trained models and their checkpoints are kept."""
+
+
+class Remote(Config):
+    type: Literal["b2", "s3"]
+    """How the bucket is spoken to: `b2` is Backblaze's own way, `s3` everybody's, Backblaze included."""
+    bucket: Bucket
+    """Name of the bucket."""
+    prefix: FolderIn = ""
+    """Folder of the bucket that counts as its root; without it, the whole bucket."""
+    endpoint: Endpoint | None = None
+    """Address of the S3 service; without it, Amazon's. Type `b2` needs none."""
+    region: Region | None = None
+    """Region of the bucket, for type `s3`; an endpoint of Backblaze tells it by itself."""
+    secret: ModalName = "b2-credentials"
+    """Name of the Modal secret with the keys. On this machine they come from env vars or from `.env`. Modal only."""
+
+    @model_validator(mode="after")
+    def _check_addresses(self) -> Self:
+        check_addresses(self.type, self.endpoint, self.region)
+        return self
+
+
+class SyncPair(Config):
+    # `from` is a word of Python.
+    from_: EndText = Field(alias="from")
+    """Where files come from: `REMOTE:folder`, `VOLUME:/folder` or a local folder, relative to the project file."""
+    to: EndText
+    """Where they go, written the same way."""
+    include: tuple[Glob, ...] = ()
+    """Only files that one of these patterns fits, for example `*.safetensors`; without any, all files."""
+    exclude: tuple[Glob, ...] = ()
+    """No files that one of these patterns fits, for example `*.ckpt`."""
+    two_way: bool = False
+    """Whether changes travel both ways; `from` and `to` then say only which places they are."""
+
+
+class Mount(Config):
+    remote: str
+    """Name of a remote of type `s3`, whose files render containers then read without a copy. Modal only."""
+    path: FolderIn = ""
+    """Folder of the remote; without it, all of it. Modal only."""
 
 
 class Modal(Config):
@@ -199,7 +272,13 @@ class Project(Config):
     modal: Modal = Field(default_factory=Modal)
     """Which workspace and environment of Modal is used."""
     volumes: Volumes = Field(default_factory=Volumes)
-    """Named places for models, input files and output files."""
+    """Named places for models, input files, output files, datasets and trainings."""
+    remotes: dict[RemoteName, Remote] = Field(default={}, json_schema_extra=_NO_OTHER_NAMES)
+    """Buckets, by the names that sync pairs and mounts use for them. Their keys are never in this file."""
+    sync: dict[EntryName, SyncPair] = Field(default={}, json_schema_extra=_NO_OTHER_NAMES)
+    """Pairs of places that `comfymodal sync NAME` brings up to date."""
+    mounts: dict[EntryName, Mount] = Field(default={}, json_schema_extra=_NO_OTHER_NAMES)
+    """Buckets that render containers read models from, slower than a volume and without a copy. Modal only."""
     comfyui: ComfyUI = Field(default_factory=ComfyUI)
     """Which ComfyUI renders: a running server, an installation to start, or an image on Modal and its containers."""
     render: Render = Field(default_factory=Render)
@@ -214,29 +293,78 @@ def models() -> tuple[type[Config], ...]:
 
 
 def sections() -> Mapping[str, tuple[str, ...]]:
-    """Give the legal keys of every place that has keys, by dotted name; the top of the file is ``."""
-    return {place: tuple(model.model_fields) for place, model in _models(Project, "")}
+    """Give the legal keys of every place that has keys, by dotted name; the top of the file is ``.
+
+    Names of entries are free: `remotes.*` has the keys that each of the remotes may have.
+    """
+    return {place: tuple(key for key, _ in _fields(model)) for place, model in _models(Project, "")}
 
 
-def leaves() -> Mapping[str, LeafKind]:
-    """Give every key that holds a value, by dotted name in the order of the schema."""
-    return dict(_leaves(Project, ""))
+def leaves(names: Mapping[str, Iterable[str]] = _NO_NAMES) -> Mapping[str, LeafKind]:
+    """Give every key that holds a value, by dotted name in the order of the schema.
+
+    `names` are those of entries by where they are, e.g. `{"remotes": ["b2"]}`; without them only keys that every
+    project has are given.
+    """
+    return dict(_leaves(Project, "", names))
+
+
+def entry_names(project: Project) -> Mapping[str, tuple[str, ...]]:
+    """Give the names of the project's remotes, sync pairs and mounts, by where they are."""
+    return {place: tuple(getattr(project, place)) for place in _places_of_entries()}
+
+
+def default_volume_names() -> Mapping[str, str]:
+    """Give the names that volumes have unless the project says otherwise, by role."""
+    parts = ((role, _section(annotation)) for role, annotation in _fields(Volumes))
+    return {role: part.model_fields["name"].default for role, part in parts if part}
+
+
+def without_names(path: tuple[str | int, ...]) -> str:
+    """Give the dotted name of a key or section in the terms of the schema: `remotes.*.bucket`."""
+    if len(path) > 1 and path[0] in _places_of_entries():
+        path = (path[0], ENTRY, *path[2:])
+    return ".".join(map(str, path))
+
+
+def _places_of_entries() -> tuple[str, ...]:
+    return tuple(key for key, annotation in _fields(Project) if _entry(annotation))
+
+
+def _fields(model: type[Config]) -> Iterator[tuple[str, Any]]:
+    """The keys of a model as they are written in the file, and what they hold."""
+    return ((field.alias or name, field.annotation) for name, field in model.model_fields.items())
 
 
 def _models(model: type[Config], place: str) -> Iterator[tuple[str, type[Config]]]:
     yield place, model
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Config):
-            yield from _models(field.annotation, f"{place}.{name}".lstrip("."))
+    for key, annotation in _fields(model):
+        below = f"{place}.{key}".lstrip(".")
+        if (part := _section(annotation)) is not None:
+            yield from _models(part, below)
+        elif (entry := _entry(annotation)) is not None:
+            yield from _models(entry, f"{below}.{ENTRY}")
 
 
-def _leaves(model: type[Config], place: str) -> Iterator[tuple[str, LeafKind]]:
-    for name, field in model.model_fields.items():
-        key = f"{place}.{name}".lstrip(".")
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Config):
-            yield from _leaves(field.annotation, key)
+def _leaves(model: type[Config], place: str, names: Mapping[str, Iterable[str]]) -> Iterator[tuple[str, LeafKind]]:
+    for key, annotation in _fields(model):
+        below = f"{place}.{key}".lstrip(".")
+        if (part := _section(annotation)) is not None:
+            yield from _leaves(part, below, names)
+        elif (entry := _entry(annotation)) is not None:
+            for name in names.get(below, ()):
+                yield from _leaves(entry, f"{below}.{name}", names)
         else:
-            yield key, _kind(field.annotation)
+            yield below, _kind(annotation)
+
+
+def _section(annotation: Any) -> type[Config] | None:
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Config) else None
+
+
+def _entry(annotation: Any) -> type[Config] | None:
+    """The model of the entries where names are free."""
+    return _section(get_args(annotation)[1]) if get_origin(annotation) is dict else None
 
 
 def _kind(annotation: Any) -> LeafKind:

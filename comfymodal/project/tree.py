@@ -26,6 +26,8 @@ and few large ones are bounded, and a few lines of nested aliases cannot become 
 
 VALUE_WEIGHT = 100
 
+_STAR = "put quotes around text that starts with `*`"
+
 _NULL = re.compile(r"null|Null|NULL|~|")
 _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
 # Longer digit strings are text: no setting needs them, and int() refuses beyond 4300 digits.
@@ -172,6 +174,8 @@ class _Builder:
         if exc.problem and exc.context and exc.context_mark and exc.context_mark.line != mark.line:
             message += f" ({exc.context}, line {exc.context_mark.line + 1})"
         hint = "indent with spaces; YAML refuses tabs" if "'\\t'" in message else None
+        if exc.context == "while scanning an alias":
+            hint = _STAR
         return Problem(self._mark(mark), "", message, hint)
 
     def character_problem(self) -> Problem:
@@ -200,7 +204,7 @@ class _Builder:
 
     def _alias(self, path: tuple[Key, ...], event: Any) -> Node:
         if event.anchor not in self._anchors:
-            self._stop(event, path, f"no anchor &{event.anchor} before this alias")
+            self._stop(event, path, f"no anchor &{event.anchor} before this alias", _STAR)
         node = self._anchors[event.anchor]
         if node is None:
             self._stop(event, path, f"alias *{event.anchor} contains itself")

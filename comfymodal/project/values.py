@@ -26,7 +26,9 @@ from comfymodal.project.pins import (
 from comfymodal.project.problems import Mistake
 
 
-def _matching(pattern: str, words: str) -> tuple[AfterValidator, WithJsonSchema]:
+def matching(pattern: str, words: str) -> tuple[AfterValidator, WithJsonSchema]:
+    """What makes an `Annotated[str, *matching(...)]` text of one form: `must be {words}`."""
+
     # pydantic's own pattern error shows the regular expression; operators get words.
     def check(value: str) -> str:
         if re.fullmatch(pattern, value) is None:
@@ -36,8 +38,15 @@ def _matching(pattern: str, words: str) -> tuple[AfterValidator, WithJsonSchema]
     return AfterValidator(check), WithJsonSchema({"type": "string", "pattern": f"^{pattern}$"})
 
 
-def _check_url(value: str) -> str:
-    example = "for example http://127.0.0.1:8188"
+def url(example: str) -> tuple[AfterValidator, WithJsonSchema]:
+    """What makes an `Annotated[str, *url(...)]` the base address of a server; `example` is shown with a wrong one."""
+    pattern = "^[Hh][Tt][Tt][Pp][Ss]?://[^ ?#@]+$"
+    return AfterValidator(lambda value: _check_url(value, example)), WithJsonSchema(
+        {"type": "string", "pattern": pattern}
+    )
+
+
+def _check_url(value: str, example: str) -> str:
     try:
         parts = urlsplit(value)
         # Reading the port is what checks it.
@@ -45,11 +54,11 @@ def _check_url(value: str) -> str:
     except ValueError:
         well_formed = False
     if not well_formed or re.search(r"[\s\x00-\x1f\x7f]", value):
-        raise ValueError(f"must be an http:// or https:// address with a host, {example}")
+        raise ValueError(f"must be an http:// or https:// address with a host, for example {example}")
     if "@" in parts.netloc:
         raise ValueError("must not contain a user name or password: secrets are names, never values")
     if "?" in value or "#" in value:
-        raise ValueError(f"must be the base address without ? or #, {example}")
+        raise ValueError(f"must be the base address without ? or #, for example {example}")
     return value.rstrip("/")
 
 
@@ -97,7 +106,8 @@ def whole(least: int, most: int) -> tuple[AfterValidator, WithJsonSchema]:
     return AfterValidator(check), WithJsonSchema({"type": "integer", "minimum": least, "maximum": most})
 
 
-def _checked(check: Callable[[str], str], pattern: str) -> tuple[AfterValidator, WithJsonSchema]:
+def checked(check: Callable[[str], str], pattern: str) -> tuple[AfterValidator, WithJsonSchema]:
+    """What makes an `Annotated[str, *checked(...)]` text that `check` accepts; editors are told the pattern."""
     return AfterValidator(check), WithJsonSchema({"type": "string", "pattern": f"^{pattern}$"})
 
 
@@ -181,17 +191,17 @@ LocalPath = Annotated[Path, PlainValidator(_parse_path), WithJsonSchema({"type":
 """Absolute once validated with a `base` in the validation context."""
 
 ProjectName = Annotated[
-    str, *_matching("[a-z0-9][a-z0-9-]{0,39}", "1 to 40 lower-case letters, digits and dashes, no dash first")
+    str, *matching("[a-z0-9][a-z0-9-]{0,39}", "1 to 40 lower-case letters, digits and dashes, no dash first")
 ]
 ModalName = Annotated[
-    str, *_matching("[A-Za-z0-9][A-Za-z0-9._-]{0,63}", "1 to 64 letters, digits, dots, dashes and underscores")
+    str, *matching("[A-Za-z0-9][A-Za-z0-9._-]{0,63}", "1 to 64 letters, digits, dots, dashes and underscores")
 ]
 VolumeVersion = Annotated[Literal[1, 2], BeforeValidator(_refuse_other_versions)]
 CustomNodes = Annotated[
-    tuple[Annotated[str, *_checked(check_custom_node, NODE_PATTERN)], ...], AfterValidator(check_no_node_twice)
+    tuple[Annotated[str, *checked(check_custom_node, NODE_PATTERN)], ...], AfterValidator(check_no_node_twice)
 ]
 PythonPackages = Annotated[
-    tuple[Annotated[str, *_checked(check_package, PACKAGE_PATTERN)], ...], AfterValidator(check_no_package_twice)
+    tuple[Annotated[str, *checked(check_package, PACKAGE_PATTERN)], ...], AfterValidator(check_no_package_twice)
 ]
 ContainerEnv = Annotated[
     dict[Annotated[str, AfterValidator(check_env_name)], Annotated[str, PlainValidator(check_env_value)]],
@@ -220,10 +230,8 @@ Usd = Annotated[
 ]
 """US dollars, exact; None for no limit."""
 
-Url = Annotated[
-    str, AfterValidator(_check_url), WithJsonSchema({"type": "string", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://[^ ?#@]+$"})
-]
+Url = Annotated[str, *url("http://127.0.0.1:8188")]
 Naming = Annotated[str, AfterValidator(check_naming)]
 
 
-EngineVersion = Annotated[str, *_matching(r"[0-9]+(\.[0-9A-Za-z+-]+)+", "a version of ComfyUI, for example 0.3.75")]
+EngineVersion = Annotated[str, *matching(r"[0-9]+(\.[0-9A-Za-z+-]+)+", "a version of ComfyUI, for example 0.3.75")]

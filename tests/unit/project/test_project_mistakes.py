@@ -41,8 +41,8 @@ V = "version: 1\n"
         (V + "render: {target: x}\n", "2:10: render.target: unknown key", "`target` belongs at the top of the file"),
         (V + "idle_stopp: 3\n", "2:1: idle_stopp: unknown key", "did you mean `comfyui.idle_stop`"),
         (V + "render: {zz: 3}\n", "2:10: render.zz: unknown key", "keys here: output_dir, naming"),
-        (V + "<<: {a: b}\n", "2:1: <<: unknown key", "keys here: version, project, target, modal, volumes, comfyui, "
-         "render, costs"),
+        (V + "<<: {a: b}\n", "2:1: <<: unknown key", "keys here: version, project, target, modal, volumes, remotes, "
+         "sync, mounts, comfyui, render, costs"),
         (V + "project: Bad\n", "2:10: project: must be 1 to 40 lower-case letters, digits and dashes, no dash "
          "first", None),
         (V + "project: 010\n", "2:10: project: must be text, not 10", "put quotes around it"),
@@ -77,6 +77,10 @@ V = "version: 1\n"
          "keep one of the two"),
         (V + "\tproject: a\n", "2:1: not valid YAML: found character '\\t' that cannot start any token",
          "indent with spaces; YAML refuses tabs"),
+        (V + "sync: {a: {include: [*.ckpt]}}\n", "2:23: not valid YAML: expected alphabetic or numeric character, but "
+         "found '.'", "put quotes around text that starts with `*`"),
+        (V + "sync: {a: {include: [*ckpt]}}\n", "2:22: sync.a.include[0]: no anchor &ckpt before this alias",
+         "put quotes around text that starts with `*`"),
         (V + "---\nversion: 1\n", "2:1: a second document starts here",
          "a project file is one YAML document; remove `---`"),
         ("project: x\n", "1:1: version: is missing", "start the file with `version: 1`"),
@@ -114,7 +118,11 @@ def test_every_mistake_is_listed_in_the_order_of_the_file(tmp_path: Path) -> Non
     assert [(one["line"], one["key"]) for one in error.details["problems"]] == [
         *((2, "render.x"), (3, "project"), (5, "comfyui.args"), (6, "comfyui.url"))
     ]
+    assert [one["place"] for one in error.details["problems"]] == [
+        f"comfymodal.yaml:{place}" for place in ("2:10", "3:10", "5:9", "6:8")
+    ]
     assert set(error.details["problems"][0]) == {
+        "place",
         "file",
         "line",
         "column",

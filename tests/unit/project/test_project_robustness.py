@@ -20,6 +20,10 @@ SEEDS = [
     b"version: 1\nvolumes:\n  models: &m\n    name: comfy-models\n    path: /data\n  inputs: *m\n",
     b"version: 1\ntarget: modal\ncomfyui: {gpu: [L40S, T4], env: {A: 1.50}, custom_nodes: [a@1], snapshot: off}\n",
     b"version: 1\ncosts: {per_run_usd: 2.50}\ncomfyui: {python_packages: ['a @ https://h/a.whl', b==1], timeout: 2h}\n",
+    b"version: 1\nremotes:\n  b2: {type: b2, bucket: abc}\n  s: &s {type: s3, bucket: abc, region: us-east-1}\n"
+    b"sync: {a: {from: 'b2:x', to: 'models:/', include: ['*.a']}, b: {from: ./x, to: 'training:/'}}\n",
+    b"version: 1\nremotes:\n  st: &s {type: s3, bucket: abc, endpoint: 'https://s3.us-west-004.backblazeb2.com'}\n"
+    b"  s2: *s\nmounts: {m: {remote: st, path: /a/b}}\nsync: {a: {from: 'st:', to: 'inputs:/', two_way: true}}\n",
     b'version: 1\nrender:\n  output_dir: "~/out"\n  naming: "{stem}_{index:03}{ext}"\n',
 ]
 PIECES = [
@@ -70,13 +74,17 @@ def mutate(rng: random.Random, data: bytes) -> bytes:
 VALUES: list[object] = [
     *(None, True, 0, 1, -1, 1e-4, 1e300, 10**30, "", "~", "x", "1", "15m", "never", "http://h", "{stem}", "../x", "\0"),
     *("L40S", ["a@1"], ["a==1"], {"A": 1.5, "[key]": None}, {"[key]": {"[key]": 1}}, 2, "off", "2.50", "1h", "modal"),
+    *("b2:x", "models:/", "c:x", "C:\\x", "b2:../x", "[a", {"b2": {"type": "b2", "bucket": "abc"}}),
     *([], ["a"], [1, [2]], {}, {"path": "p"}, {"version": 1}, "\ud800", "\u2028", "a\nb", "http://[", "é" * 300),
 ]
 
 
 def build_tree(rng: random.Random) -> object:
     tree: dict[str, object] = {"version": 1}
-    for key in rng.sample([*sections(), *leaves(), "zz", "comfyui.zz"], k=rng.randrange(1, 4)):
+    entries = leaves({"remotes": ["b2"], "sync": ["a"], "mounts": ["m"]})
+    for key in rng.sample(
+        [*sections(), *entries, "zz", "comfyui.zz", "sync.a.zz", "remotes.b2", "sync.a"], k=rng.randrange(1, 4)
+    ):
         at: Any = tree
         *above, name = key.split(".")
         for step in above:

@@ -49,8 +49,14 @@ def test_durations_in_the_json_schema_have_a_pattern(text: str, fits: bool) -> N
 
 def test_places_and_keys_come_from_the_models() -> None:
     assert list(sections()) == [
-        *("", "modal", "volumes", "volumes.models", "volumes.inputs", "volumes.outputs", "comfyui", "render", "costs")
+        *("", "modal", "volumes", "volumes.models", "volumes.inputs", "volumes.outputs", "volumes.datasets"),
+        *("volumes.training", "remotes.*", "sync.*", "mounts.*", "comfyui", "render", "costs"),
     ]
+    assert sections()["sync.*"] == ("from", "to", "include", "exclude", "two_way")
+    assert not [key for key in leaves() if key.startswith(("remotes", "sync", "mounts"))]
+    some = leaves({"remotes": ["b2"], "sync": ["a", "b"]})
+    assert (some["remotes.b2.bucket"], some["sync.b.from"], some["sync.a.include"]) == ("text", "text", "list")
+    assert some["sync.a.two_way"] == "scalar"
     kinds = leaves()
     assert kinds["version"] == kinds["comfyui.idle_stop"] == kinds["comfyui.discover"] == "scalar"
     texts = ("project", "target", "comfyui.url", "comfyui.version", "render.naming")
@@ -97,7 +103,8 @@ def test_config_show_says_when_a_change_takes_effect(tmp_path: Path) -> None:
 
 
 def test_tables_of_keys_name_keys_there_are() -> None:
-    assert {*DEPLOYED, *LOCAL_ONLY, *MODAL_ONLY, *AS_WRITTEN} <= set(leaves())
+    every = leaves({place: ["*"] for place in ("remotes", "sync", "mounts")})
+    assert {*DEPLOYED, *LOCAL_ONLY, *MODAL_ONLY, *AS_WRITTEN} <= set(every)
     assert not LOCAL_ONLY & (DEPLOYED | MODAL_ONLY)
 
 
