@@ -33,7 +33,7 @@ def doctor(
     as_events: JsonEventsOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Look at everything a render needs, and say what to do about what is wrong.
+    """Look at everything a render and a sync need, and say what to do about what is wrong.
 
     Ends with 0 when nothing failed, else with 4 (something to set up) or 5 (worth trying again).
     """

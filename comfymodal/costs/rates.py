@@ -22,6 +22,8 @@ MEMORY_NANODOLLARS_PER_GIB_S = 2_220
 GPU_CONTAINER_CORES, GPU_CONTAINER_GIB = 4, 32
 # A plain function asks for 0.125 core and 128 MiB, and uses more.
 CPU_CONTAINER_CORES, CPU_CONTAINER_GIB = 1, 1
+# What the containers of a sync ask for.
+SYNC_CONTAINER_CORES, SYNC_CONTAINER_GIB = 2, 4
 
 _NANO = 10**9
 
@@ -137,6 +139,11 @@ def container_rate(gpus: Sequence[GpuChoice]) -> Rate:
 def cpu_rate() -> Rate:
     """The rate of a container without a GPU."""
     return Rate(0, _cores_and_memory(CPU_CONTAINER_CORES, CPU_CONTAINER_GIB))
+
+
+def sync_rate() -> Rate:
+    """The rate of a container that moves files."""
+    return Rate(0, _cores_and_memory(SYNC_CONTAINER_CORES, SYNC_CONTAINER_GIB))
 
 
 def dollars(nanodollars: int) -> Decimal:

@@ -1,4 +1,4 @@
-"""`comfymodal doctor`: everything a render needs, looked at one by one; each thing that is wrong comes with its remedy.
+"""`comfymodal doctor`: all that renders and syncs need, looked at one by one; what is wrong comes with its remedy.
 
 Every look is taken even when another failed, but for those that could not tell anything then.
 """
@@ -17,7 +17,9 @@ from comfymodal.errors import NotReadyError, UsageError
 from comfymodal.operations.context import Context, open_context
 from comfymodal.operations.desk import Desk
 from comfymodal.operations.doctor_live import examine_live
-from comfymodal.operations.examine import Check, Finding, examine, first_failure
+from comfymodal.operations.doctor_secrets import secret_checks
+from comfymodal.operations.doctor_storage import storage_checks
+from comfymodal.operations.examine import Check, Finding, Told, examine, first_failure
 from comfymodal.operations.setup import set_hint
 from comfymodal.operations.setup_results import CheckStatus, DoctorReport
 from comfymodal.targets.modal.known_secrets import known_secret, secret_names
@@ -41,6 +43,8 @@ class Patient:
     environ: Mapping[str, str]
     spec: ModalSpec | None
     """None for a project that renders on this machine."""
+    folder: Path
+    """The project's: its `.env` may hold keys."""
 
 
 def open_patient(config: Path | None, *, environ: Mapping[str, str], cwd: Path, target: str | None = None) -> Patient:
@@ -52,7 +56,7 @@ def open_patient(config: Path | None, *, environ: Mapping[str, str], cwd: Path, 
     project = load_project(file, environ=environ, cwd=cwd, flags={"target": target}).settings
     here: Context = open_context(config, environ=environ, cwd=cwd, flags={"target": "local"})
     spec = modal_spec(project, here.state) if project.target == "modal" else None
-    return Patient(project, here.local, environ, spec)
+    return Patient(project, here.local, environ, spec, here.folder)
 
 
 def doctor(patient: Patient, desk: Desk, *, is_live: bool) -> DoctorReport:
@@ -60,12 +64,15 @@ def doctor(patient: Patient, desk: Desk, *, is_live: bool) -> DoctorReport:
     if is_live and patient.spec is None:
         raise UsageError("--live proves things on Modal, and this project renders on this machine (target: local)")
     desk.event({"type": "phase", "phase": "checking"})
-    modal = _not_used() if patient.spec is None else _modal_checks(patient.spec, patient.environ)
+    modal = _not_used() if patient.spec is None else _modal_checks(patient.spec, patient)
     findings = examine([*modal, *_local_checks(patient)])
+    storage = examine(storage_checks(patient.project, patient.folder, patient.environ))
+    proofs: Told = []
     cost = None
     if is_live and patient.spec is not None:
+        # A bucket that does not open is nothing to the container.
         proofs, cost = examine_live(patient.spec, findings, desk)
-        findings += proofs
+    findings += storage + proofs
     error = first_failure(findings)
     return DoctorReport(
         target=patient.project.target,
@@ -82,20 +89,23 @@ def _not_used() -> list[Check]:
     return [Check(name, lambda: told) for name in _MODAL_CHECKS]
 
 
-def _modal_checks(spec: ModalSpec, environ: Mapping[str, str]) -> list[Check]:
+def _modal_checks(spec: ModalSpec, patient: Patient) -> list[Check]:
     there = ("modal", "token", "service", "workspace", "environment")
     checks = [
         Check("modal", _look_at_package),
-        Check("token", lambda: _look_at_token(environ), ("modal",)),
+        Check("token", lambda: _look_at_token(patient.environ), ("modal",)),
         Check("service", _look_at_service, ("modal",)),
         Check("workspace", lambda: _look_at_workspace(spec), there[:3]),
         Check("environment", lambda: _look_at_environment(spec), there[:4]),
         Check("clock", lambda: _look_at_clock(spec.environment), ("modal", "service")),
     ]
-    for role, volume in spec.volumes.items():
+    for role, volume in spec.render_volumes.items():
         checks.append(Check(f"volume {volume.name}", _looker_at_volume(role, volume, spec), there))
+    remotes = {each.secret for each in patient.project.remotes.values()} - set(spec.containers.secrets)
     for name in secret_names(spec.containers.secrets):
-        checks.append(Check(f"secret {name}", _looker_at_secret(name, spec), there))
+        if name not in remotes:
+            checks.append(Check(f"secret {name}", _looker_at_secret(name, spec), there))
+    checks += secret_checks(patient.project, spec, there)
     checks.append(Check("app", lambda: _look_at_app(spec), there))
     return checks
 

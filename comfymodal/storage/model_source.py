@@ -102,11 +102,11 @@ def look_up(source: Source, environ: Mapping[str, str]) -> Found:
         if answer.is_page:
             raise a_page(source.label)
         facts = answer.facts()
-    name = unquote(source.path).rstrip("/").rpartition("/")[2]
+    named = source.path.rstrip("/").rpartition("/")[2]
+    # An address says less of a name than the server does; in a repository it is the name.
+    name = named if source.kind == "huggingface" else facts.filename or named
     hashes = {"sha256": facts.sha256} if facts.sha256 else {}
-    return Found(
-        source, facts.filename if source.kind == "url" and facts.filename else name, None, facts.size_bytes, hashes
-    )
+    return Found(source, name or None, None, facts.size_bytes, hashes)
 
 
 def a_page(label: str) -> ServiceError:

@@ -48,7 +48,7 @@ class S3Bucket:
         self._keys = keys
         with self._translated():
             self._client = _client(remote, keys, self.region)
-        self._client.meta.events.register("before-callX.s3", _stay_there)
+        self._client.meta.events.register("before-call.s3", _stay_there)
 
     def look(self, folder: str) -> BucketLook:
         """Open the bucket and list one name of a folder that the keys may list.

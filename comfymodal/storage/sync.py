@@ -23,6 +23,7 @@ from comfymodal.storage.partials import sweep_partials
 from comfymodal.storage.plan import make_plan, require_deletions_allowed
 from comfymodal.storage.rclone.copying import CopyResult, Progress
 from comfymodal.storage.rclone.process import Control
+from comfymodal.storage.remote_side import RemoteSide
 from comfymodal.storage.settle import Outcome, PathResult, account, advance, begin
 from comfymodal.storage.side import Mover, Refusals, Side
 from comfymodal.storage.values import FileState, Listing
@@ -93,7 +94,7 @@ class Sync:
         base = read_base(self._base_file, pair)
         self._base = base or self._base
         with ThreadPoolExecutor(2) as pool:
-            listing = pool.submit(self.there.list_files, self.control)
+            listing = pool.submit(self._list_there)
             here = self._list_here()
             there = self._with_versions(listing.result())
         self._go_on()
@@ -152,6 +153,15 @@ class Sync:
         except NotFoundError:
             # What is only written to may be made by its first sync.
             if self.wish.rules.direction == "push":
+                raise
+            return {}
+
+    def _list_there(self) -> Listing:
+        try:
+            return self.there.list_files(self.control)
+        except NotFoundError:
+            # Of a bucket only the bucket itself can be missing, and nobody here makes one.
+            if self.wish.rules.direction == "pull" or isinstance(self.there, RemoteSide):
                 raise
             return {}
 

@@ -30,6 +30,8 @@ class Store:
     """Put a file there behind rclone's back, by path relative to the remote."""
     files: Callable[[], Mapping[str, bytes]]
     """What is there, by path relative to the remote."""
+    remove: Callable[[str], None]
+    """Delete a file there behind rclone's back."""
 
     def at(self, **changes: str) -> Remote:
         return replace(self.remote, **changes)  # type: ignore[arg-type]
@@ -57,7 +59,8 @@ def s3_store(served: ServedS3, prefix: str = "pre/fix") -> Iterator[Store]:
 
     with storage_proxy(served.url) as proxy:
         remote = served.remote(prefix, url=proxy.url)
-        yield Store(session_for(remote, s3_double.KEYS), remote, s3_double.KEYS, proxy, put, files)
+        keys = s3_double.KEYS
+        yield Store(session_for(remote, keys), remote, keys, proxy, put, files, lambda path: (root / path).unlink())
 
 
 @contextlib.contextmanager
@@ -68,10 +71,13 @@ def b2_store(account: B2Native, prefix: str = "pre/fix") -> Iterator[Store]:
     def files() -> dict[str, bytes]:
         return {name.removeprefix(f"{prefix}/"): data for name, data in account.files().items()}
 
+    def remove(path: str) -> None:
+        account.remove(f"{prefix}/{path}")
+
     with serve(account.app()) as served, storage_proxy(served.url) as proxy:
         remote = Remote("b2", "b2", "models", prefix, proxy.url)
         keys = Keys(account.key.key_id, account.key.key)
-        yield Store(session_for(remote, keys), remote, keys, proxy, put, files)
+        yield Store(session_for(remote, keys), remote, keys, proxy, put, files, remove)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -134,10 +134,11 @@ class ModalCloud:
             return json.load(answer)
 
 
-def container_python(cache: Path) -> Path:
-    """The interpreter of an environment that has modal, what modal needs, and nothing else; made once in *cache*."""
+def container_python(cache: Path, packages: Sequence[str] = ()) -> Path:
+    """The interpreter of an environment that has modal, what modal needs, and *packages*; made once in *cache*."""
     version = importlib.metadata.version("modal")
-    folder = cache / f"modal-{version}-py{sys.version_info.major}.{sys.version_info.minor}"
+    names = "".join(f"-{package.replace('==', '-')}" for package in packages)
+    folder = cache / f"modal-{version}{names}-py{sys.version_info.major}.{sys.version_info.minor}"
     python = folder / "bin" / "python"
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / f"{folder.name}.lock"):
@@ -145,7 +146,7 @@ def container_python(cache: Path) -> Path:
             shutil.rmtree(folder, ignore_errors=True)
             new = cache / f".{folder.name}-{uuid.uuid4().hex}"
             subprocess.run([sys.executable, "-m", "venv", str(new)], check=True)
-            pip = [str(new / "bin" / "python"), "-m", "pip", "install", "--quiet", f"modal=={version}"]
+            pip = [str(new / "bin" / "python"), "-m", "pip", "install", "--quiet", f"modal=={version}", *packages]
             subprocess.run(pip, check=True)
             (new / "ready").touch()
             # Scripts know the old name, but the interpreter finds its environment by where it is.

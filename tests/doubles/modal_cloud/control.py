@@ -65,7 +65,10 @@ class Control:
             while (left := end - file.tell()) > 0:
                 rate = self._cloud.faults.block_bytes_per_s
                 piece = file.read(min(left, max(rate // 10, 1) if rate else PIECE_BYTES))
-                await answer.write(piece)
+                try:
+                    await answer.write(piece)
+                except ConnectionResetError:
+                    break  # who read was killed, or has enough
                 if rate:
                     await asyncio.sleep(len(piece) / rate)
         return answer

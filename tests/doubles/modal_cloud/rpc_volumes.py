@@ -125,7 +125,7 @@ class VolumeRpc:
             for file in request.files:
                 blocks = [stored(self._cloud, block.contents_sha256.hex()) for block in file.blocks]
                 path = self._path(request.volume_id, file.path)
-                await asyncio.to_thread(self._put, blocks, path, file.mode or 0o644)
+                await asyncio.to_thread(self._put, blocks, path, file.mode or 0o644, file.size)
         return api_pb2.VolumePutFiles2Response(missing_blocks=missing)
 
     async def VolumeGetFile2(self, request: api_pb2.VolumeGetFile2Request) -> api_pb2.VolumeGetFile2Response:
@@ -152,6 +152,14 @@ class VolumeRpc:
 
     async def VolumeRemoveFile2(self, request: api_pb2.VolumeRemoveFile2Request) -> Empty:
         return self._remove(request.volume_id, request.path, is_recursive=request.recursive)
+
+    async def VolumeCopyFiles(self, request: api_pb2.VolumeCopyFilesRequest) -> Empty:
+        self._expect(request.volume_id, V1)
+        return await asyncio.to_thread(self._copy, request.volume_id, list(request.src_paths), request.dst_path)
+
+    async def VolumeCopyFiles2(self, request: api_pb2.VolumeCopyFiles2Request) -> Empty:
+        self._expect(request.volume_id, V2)
+        return await asyncio.to_thread(self._copy, request.volume_id, list(request.src_paths), request.dst_path)
 
     async def VolumeCommit(self, request: api_pb2.VolumeCommitRequest) -> api_pb2.VolumeCommitResponse:
         container = self._cloud.calling_container()
@@ -211,14 +219,18 @@ class VolumeRpc:
             if path.is_dir() or (is_new and path.exists()):
                 refuse(Status.ALREADY_EXISTS, f"{name}: already exists")
 
-    def _put(self, contents: list[Path], path: Path, mode: int) -> None:
+    def _put(self, contents: list[Path], path: Path, mode: int, size: int | None = None) -> None:
+        """Put a file together; with a size, of blocks whose zeros at the end were left out."""
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self._cloud.folder / "contents" / new_id("put")
         temporary.parent.mkdir(exist_ok=True)
         with temporary.open("wb") as file:
-            for content in contents:
+            for index, content in enumerate(contents):
+                file.seek(index * BLOCK_BYTES)
                 with content.open("rb") as source:
                     shutil.copyfileobj(source, file)
+            if size is not None:
+                file.truncate(size)
         temporary.chmod(mode & 0o777)
         temporary.replace(path)
 
@@ -241,6 +253,20 @@ class VolumeRpc:
             path.unlink()
         else:
             refuse(Status.NOT_FOUND, f"No such file or directory: {name}")
+        return Empty()
+
+    def _copy(self, volume_id: str, sources: list[str], name: str) -> Empty:
+        """As `cp` does: the folder of the target must be there. The copies are files written now."""
+        target = self._path(volume_id, name)
+        if len(sources) > 1 and not target.is_dir():
+            refuse(Status.INVALID_ARGUMENT, f"{name} is not a directory")
+        if not target.parent.is_dir():
+            refuse(Status.NOT_FOUND, f"No such file or directory: {name}")
+        for source in sources:
+            path = self._path(volume_id, source)
+            if not path.is_file():
+                refuse(Status.NOT_FOUND, f"No such file: {source}")
+            self._put([path], target / path.name if target.is_dir() else target, path.stat().st_mode)
         return Empty()
 
     def _mount(self, container: Container, volume_id: str) -> VolumeMount:
