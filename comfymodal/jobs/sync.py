@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -71,9 +71,6 @@ def _sync(job: Mapping[str, Any], place: StoragePlace, outcome: _Outcome) -> Non
     here, there = end_from_dict(job["here"]), end_from_dict(job["there"])
     outcome.here, outcome.there = str(here), str(there)
     session = _session((here, there), place)
-    for end in (here, there):
-        if isinstance(end, VolumeEnd):
-            place.reload(end.role)
     mover: Mover = RcloneMover(session, _limits(job), None if place.deadline is None else place.deadline - CLOSING_S)
     far: Side
     if isinstance(there, ApiEnd):
@@ -85,7 +82,9 @@ def _sync(job: Mapping[str, Any], place: StoragePlace, outcome: _Outcome) -> Non
         raise TypeError(f"{here} cannot keep the base")
     sync = Sync(near, far, mover, _wish(job), place.emit, place.control)
     outcome.sync = sync
+    roles = [end.role for end in (here, there) if isinstance(end, VolumeEnd)]
     if job["mode"] != "run":
+        _reload(roles, place)
         outcome.plan = sync.look()
         outcome.actions = outcome.plan.actions
         return
@@ -94,8 +93,15 @@ def _sync(job: Mapping[str, Any], place: StoragePlace, outcome: _Outcome) -> Non
     if isinstance(there, ApiEnd) and job["direction"] == "pull":
         owners = owners[:1]
     with place.lease(owners[0]), place.lease(owners[1]) if len(owners) > 1 else nullcontext():
+        # What the last holder committed.
+        _reload(roles, place)
         outcome.plan = sync.look()
         outcome.plan, outcome.results = sync.run(outcome.plan)
+
+
+def _reload(roles: Sequence[str], place: StoragePlace) -> None:
+    for role in roles:
+        place.reload(role)
 
 
 class _Outcome:

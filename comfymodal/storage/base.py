@@ -109,16 +109,21 @@ def recall(here: Listing, base: Base | None) -> dict[str, FileState]:
     return known
 
 
-def to_hash(here: Listing, there: Listing, base: Base | None) -> dict[str, tuple[str, ...]]:
+def to_hash(
+    here: Listing, there: Listing, base: Base | None, *, trusts_time: bool = False
+) -> dict[str, tuple[str, ...]]:
     """The files here whose sameness only their bytes can tell -> the names of the hashes to take of each.
 
     Give the listing that `recall` returned. What differs in size, or is missing where it would be compared, is not
-    named: no hash would change what happens to it.
+    named: no hash would change what happens to it. With `trusts_time` files of one size and time that no base knows
+    are not named either: a library that rclone brought before us need not be read whole.
     """
     entries = base.entries if base else {}
     wanted = {}
     for path, state in here.items():
         entry, other = entries.get(path), there.get(path)
+        if trusts_time and entry is None and other is not None and is_same_time(state.mtime, other.mtime):
+            continue
         rivals = [rival for rival in (entry.here if entry else None, other) if rival is not None]
         names = {name for rival in rivals if same_content(state, rival) is None for name in rival.hashes}
         if names:

@@ -75,6 +75,8 @@ class Download:
     hashes: Mapping[str, str] = field(default_factory=dict)
     size_bytes: int | None = None
     patience: Patience = field(default_factory=Patience)
+    _told: str | None = field(init=False, default=None)
+    """The sha256 that the server gives."""
     _digest: Any = field(init=False, default=None)
     _have: int = field(init=False, default=0)
     _best: int = field(init=False, default=0)
@@ -91,7 +93,7 @@ class Download:
         while True:
             self._come_to_its_end()
             sha256 = self._digest.hexdigest()
-            expected = self.hashes.get("sha256")
+            expected = self.hashes.get("sha256") or self._told
             if expected is None or sha256 == expected.lower():
                 self._note.unlink(missing_ok=True)
                 return Downloaded(self._part, self._have, sha256, expected is not None, self._resumed_from)
@@ -121,8 +123,6 @@ class Download:
         if note.get("source") != self.source.label or not self._part.is_file():
             self._forget()
             return
-        if known := note.get("sha256"):
-            self.hashes = {"sha256": str(known), **self.hashes}
         with self._part.open("rb") as stream:
             while block := stream.read(BLOCK_BYTES):
                 self._stop_if_asked()
@@ -167,6 +167,7 @@ class Download:
             self.source.url, access=self.access, headers=headers, timeout_s=self.patience.timeout_s
         ) as answer:
             facts = answer.facts()
+            self._told = facts.sha256 or self._told
             if answer.status == 416:
                 return self._is_all_there(facts)
             self._require_right(answer, facts)
@@ -209,9 +210,7 @@ class Download:
     def _begin(self, facts: Facts) -> None:
         self._resumed_from = 0
         self.target.parent.mkdir(parents=True, exist_ok=True)
-        if facts.sha256:
-            self.hashes = {"sha256": facts.sha256, **self.hashes}
-        about = {"identity": facts.identity, "validator": facts.validator, "sha256": facts.sha256}
+        about = {"identity": facts.identity, "validator": facts.validator}
         write_json(self._note, {"source": self.source.label, **about})
 
     def _receive(self, answer: Answer, facts: Facts) -> bool:

@@ -30,6 +30,8 @@ from comfymodal.storage.values import FileState, Listing
 
 HASHERS = 4
 """Files read at a time; hashlib lets other threads run."""
+TELL_S = 0.5
+"""At most so often is told how far the reading is: thousands of small files a second are nothing to follow."""
 
 Emit = Callable[[Mapping[str, Any]], None]
 
@@ -173,7 +175,7 @@ class Sync:
 
     def _hash(self, here: dict[str, FileState], there: dict[str, FileState], base: Base | None) -> None:
         """Read what only its bytes can tell, and put the hashes into the listings."""
-        wanted = to_hash(here, there, base)
+        wanted = to_hash(here, there, base, trusts_time=not self.wish.is_verify)
         if isinstance(self.there, FolderSide):
             known = base.entries if base and not self.wish.is_verify else {}
             alike = [path for path in here.keys() & there.keys() if here[path].size == there[path].size]
@@ -186,7 +188,7 @@ class Sync:
     def _hashes_of(self, side: Side, listing: Listing, wanted: Mapping[str, Sequence[str]]) -> dict[str, FileState]:
         if not wanted:
             return {}
-        total, done = sum(listing[path].size for path in wanted), 0
+        total, done, told_at = sum(listing[path].size for path in wanted), 0, 0.0
         self._phase("hashing")
 
         def read(path: str) -> tuple[str, Mapping[str, str]]:
@@ -202,7 +204,9 @@ class Sync:
             for path, hashes in pool.map(read, wanted):
                 done += listing[path].size
                 found[path] = replace(listing[path], hashes={**listing[path].hashes, **hashes})
-                self.emit({"type": "hashing", "done_bytes": done, "total_bytes": total, "name": path})
+                if (now := time.monotonic()) - told_at >= TELL_S or done == total:
+                    told_at = now
+                    self.emit({"type": "hashing", "done_bytes": done, "total_bytes": total, "name": path})
         return found
 
     def _copy(self, plan: Plan, batch: Sequence[Action], carry: Carry, total: int) -> None:

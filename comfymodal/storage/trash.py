@@ -94,7 +94,7 @@ def restore(root: Path, item: Trashed) -> Path:
     """Put a file back where it was; raises `ConflictError` when its place is taken, `NotFoundError` when it is gone."""
     source, target = root / trash_name(item.stamp, item.path), inside(root, item.path)
     if not source.is_file():
-        raise NotFoundError(f"{item.path!r} of {item.stamp} is not in the trash", hint="comfymodal sync trash list")
+        raise NotFoundError(f"{item.path!r} of {item.stamp} is not in the trash", hint="comfymodal trash list")
     if os.path.lexists(target):
         raise ConflictError(
             f"{item.path!r} is there again: nothing was restored",
@@ -134,7 +134,7 @@ def _place(root: Path, path: str, stamp: str, expected: FileState | None, move: 
             continue
         return name
     raise ConflictError(
-        f"the trash has ten thousand {path!r} of {stamp}", hint="comfymodal sync trash empty", path=path
+        f"the trash has ten thousand {path!r} of {stamp}", hint="comfymodal trash empty", path=path
     )
 
 

@@ -96,6 +96,9 @@ class Target(Protocol):
     def model_files(self) -> Mapping[str, Sequence[str]]:
         """Model files by folder; for hints only, because it is slow. Called after `engine_facts`."""
 
+    def look_again_for_models(self, on_event: OnEvent) -> bool:
+        """Look where only a slow look finds models; whether there is another than before. After `engine_facts`."""
+
     @property
     def models_root(self) -> str | None:
         """Where a missing model is to be put; None where that is not ours. Right after `engine_facts`."""

@@ -74,6 +74,10 @@ class LocalTarget:
 
         return fetch_models(self._require_url())
 
+    def look_again_for_models(self, on_event: OnEvent) -> bool:
+        # ComfyUI has looked this moment.
+        return False
+
     @property
     def models_root(self) -> str | None:
         is_own = self._engine is not None and self._engine.launch is not None

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from comfymodal.comfyui.find import EngineWish
 
 Snapshot = Literal["off", "cpu", "gpu"]
+
+
+RENDER_ROLES = ("models", "inputs", "outputs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,24 @@ class ContainerSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class MountSpec:
+    """A folder of a bucket that render containers read models from, without a copy."""
+
+    bucket: str
+    prefix: str
+    """Without slashes at its ends; empty for the whole bucket."""
+    endpoint: str | None
+    """None for Amazon's own."""
+    region: str | None
+    secret: str
+    """The Modal secret with the keys."""
+
+    def __str__(self) -> str:
+        where = f" at {self.endpoint}" if self.endpoint else ""
+        return f"{'/'.join(part for part in (self.bucket, self.prefix) if part)}{where}, keys of {self.secret}"
+
+
+@dataclass(frozen=True, slots=True)
 class ModalSpec:
     """Modal as a target. `state` is where answers that are slow to get are kept on this machine."""
 
@@ -68,7 +89,14 @@ class ModalSpec:
     environment: str | None
     workspace: str | None
     volumes: Mapping[str, VolumeSpec]
-    """By role: models, inputs, outputs."""
+    """By role: models, inputs, outputs, datasets, training."""
     image: ImageSpec
     containers: ContainerSpec
     state: Path
+    mounts: Mapping[str, MountSpec] = field(default_factory=dict)
+    """By name, in the order in which models are looked for; all of them after the models volume."""
+
+    @property
+    def render_volumes(self) -> Mapping[str, VolumeSpec]:
+        """What render containers mount."""
+        return {role: self.volumes[role] for role in RENDER_ROLES}

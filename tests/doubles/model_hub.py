@@ -114,7 +114,9 @@ class _Handler(BaseHTTPRequestHandler):
             more = {"X-Error-Code": "GatedRepo", "X-Error-Message": f"Access to model {repository} is restricted."}
             self._answer(401, b"Access is restricted", more)
         elif content is None:
-            self._answer(404, b"Entry not found", {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"})
+            self._answer(
+                404, b"Entry not found", {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"}
+            )
         else:
             linked = {"X-Linked-Etag": f'"{_sha(content)}"', "X-Linked-Size": str(len(content))}
             location = f"{self.hub.store_url}/{name}?X-Amz-Signature=s3cretSignature"

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -273,6 +274,20 @@ def test_damage_on_the_volume_is_found_by_verify_and_repaired_on_request(bench: 
     done = bench.pull(is_verify=True, prefer="there")
     assert results(done) == {"a.bin": "copied"}
     assert path.read_bytes() == data
+
+
+def test_a_library_that_rclone_brought_before_us_is_taken_over_unread(tmp_path: Path, account: B2Native) -> None:
+    with b2_store(account) as store:
+        bench = Bench(FolderPlace(tmp_path / "volumes", environ_of(store)), store)
+        bench.write("a.bin", b"a" * 1000)
+        bench.write("b.bin", b"b" * 1000)
+        guide = store.session
+        argv = [str(guide.rclone.path), "copy", str(bench.models), guide.address(store.remote)]
+        subprocess.run(argv, env=dict(guide.environ), check=True)
+        bench.write("b.bin", b"c" * 1000)
+        done = bench.pull()
+        assert results(done) == {"a.bin": "same", "b.bin": "conflict"}
+        assert not [event for event in bench.place.events if event.get("name") == "a.bin"], "it was not read"
 
 
 def test_a_file_that_changes_at_its_source_meanwhile_comes_with_the_next_sync(bench: Bench) -> None:

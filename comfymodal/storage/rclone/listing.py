@@ -21,6 +21,8 @@ from comfymodal.storage.values import FileState, Folder, Listing, Place, Remote
 
 OWN_FOLDER = ".comfymodal"
 PARTIAL_SUFFIX = ".partial"
+FEW_PATHS = 50
+"""Up to so many, each path is asked for, which costs a call each; above, the folder is listed, a call per thousand."""
 PAUSES_S = (1.0, 4.0)
 """Before a listing that failed is asked for again."""
 
@@ -60,7 +62,8 @@ def find_files(session: Session, place: Place, paths: Sequence[str]) -> Listing:
         return {}
     if isinstance(place, Folder):
         return {path: state for path in paths if (state := _state(place.path / path)) is not None}
-    return _ask(session, place, ["-R", *_FLAGS, "--files-from-raw", "-", "--no-traverse"], stdin=plan_bytes(paths))
+    how = "--no-traverse" if len(paths) <= FEW_PATHS else "--fast-list"
+    return _ask(session, place, ["-R", *_FLAGS, "--files-from-raw", "-", how], stdin=plan_bytes(paths))
 
 
 def list_folder(session: Session, remote: Remote, folder: str) -> Listing:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import modal.exception as me
 from comfymodal.errors import ComfymodalError, EngineDiedError, RunFailedError, ServiceError
 from comfymodal.targets.modal.app import render_handle
 from comfymodal.targets.modal.errors import translated
+from comfymodal.targets.modal.sync_app import carry_handle
 from comfymodal.targets.spec import ModalSpec
 
 _OUTAGE = (me.ConnectionError, me.ServiceError, me.InternalError, me.ResourceExhaustedError)
@@ -38,6 +39,16 @@ def spawn(spec: ModalSpec, job: Mapping[str, Any]) -> str:
     """Hand the job over; return the call's id. Raises `ComfymodalError`."""
     with translated("cannot submit the job"):
         call = render_handle(spec, job.get("gpu")).run.spawn(dict(job))
+        return str(call.object_id)
+
+
+def spawn_carry(spec: ModalSpec, job: Mapping[str, Any], *, secrets: Collection[str]) -> str:
+    """Hand over a job that moves files, with the volumes and secrets it needs; return the call's id.
+
+    Raises `ComfymodalError`.
+    """
+    with translated("cannot submit the job"):
+        call = carry_handle(spec, job["modal"]["volumes"], secrets).spawn(dict(job))
         return str(call.object_id)
 
 
@@ -82,8 +93,8 @@ def cancel(call_id: str) -> None:
 
 def _timed_out() -> RunFailedError:
     return RunFailedError(
-        "the run took longer than comfyui.timeout, and Modal ended it",
-        hint="raise comfyui.timeout and deploy again; what was finished: comfymodal runs fetch",
+        "the run took longer than it may (a render: comfyui.timeout), and Modal ended it",
+        hint="a render: raise comfyui.timeout and deploy again; what was finished: comfymodal runs fetch",
     )
 
 

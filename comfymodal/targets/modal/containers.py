@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +21,18 @@ import modal.experimental
 
 from comfymodal.comfyui.ask import post_json
 from comfymodal.comfyui.child import ChildEngine, HeldChild, hold_child, start_child
-from comfymodal.comfyui.server import Launch
+from comfymodal.comfyui.server import Launch, renew_lists
 from comfymodal.errors import ComfymodalError, EngineDiedError
-from comfymodal.files import write_json
 from comfymodal.jobs import render
-from comfymodal.jobs.contract import OUTCOME_FILE, Engine, run_folder
+from comfymodal.jobs.contract import Engine
 from comfymodal.targets.modal.board import Board
+from comfymodal.targets.modal.bucket_files import list_mounts
 from comfymodal.targets.modal.keep_warm import keep_warm
-from comfymodal.targets.modal.names import ENV_OF_ROLE, ENV_SETTINGS
+from comfymodal.targets.modal.names import ENV_MOUNTS, ENV_OF_ROLE, ENV_SETTINGS
 from comfymodal.targets.modal.nodes import inspect
-from comfymodal.targets.modal.place import ModalPlace
+from comfymodal.targets.modal.place import ModalPlace, Mount, container_facts
 
-__all__ = ["RenderBox", "SnapshotRenderBox", "inspect", "keep_warm"]
-
-TAKEN_OVER = "Modal took the run's container away; another one goes on: what is finished is kept, the rest starts anew"
+__all__ = ["RenderBox", "SnapshotRenderBox", "inspect", "keep_warm", "list_mounts"]
 
 
 class Box:
@@ -49,6 +47,7 @@ class Box:
         self._boot_error: ComfymodalError | None = None
         self._folder = Path(tempfile.mkdtemp(prefix="comfymodal-"))
         self._held: HeldChild | None = None
+        self._seen_in_mounts: set[str] = set()
         if read_settings(os.environ)["snapshot"] == "cpu":
             # ComfyUI chooses its device when it starts, and there is no GPU yet.
             self._held = hold_child(launch_from(os.environ), self._folder)
@@ -79,7 +78,7 @@ class Box:
         container = self._describe((before or {}).get("container"))
         place = ModalPlace(
             run_id,
-            mounts={role: (path, settings["volumes"][role]) for role, path in mounts_from(os.environ).items()},
+            mounts={role: Mount(path, settings["volumes"][role]) for role, path in mounts_from(os.environ).items()},
             board=board,
             before=before,
             about={"call_id": modal.current_function_call_id(), "container": container},
@@ -89,21 +88,19 @@ class Box:
             # One limit for the run, however many containers it takes.
             place.deadline = container["first_started_at"] + float(job["deadline_s"])
         if before is not None:
-            # What the other one finished is on the volume.
-            place.emit({"type": "container_lost", "message": TAKEN_OVER})
-            place.reload("outputs")
+            place.take_over()
         try:
             self._refresh_models(job, place)
             outcome = render.run(job, place)
         except modal.exception.InputCancellation:
             place.stop()
-            _leave(render.run(job, place), container, place, run_id)
+            place.close(render.run(job, place), container)
             raise
         except BaseException:
             # Modal gives the input to another container: this one's thread must not go on writing about the run.
             place.abandon()
             raise
-        outcome = _leave(outcome, container, place, run_id)
+        outcome = place.close(outcome, container)
         if self._engine is None or self._engine.death() is not None or _is_hung(outcome):
             # No other job shall meet this engine.
             modal.experimental.stop_fetching_inputs()
@@ -114,23 +111,8 @@ class Box:
             self._engine.stop()
 
     def _describe(self, before: Mapping[str, Any] | None) -> dict[str, Any]:
-        """This container for the record. `lost_s` is what an earlier one spent on the same run, until now at most."""
         self._runs += 1
-        now = time.time()
-        first_started_at, lost_s = now, 0.0
-        if before is not None:
-            first_started_at = float(before["first_started_at"])
-            started_up_s = float(before["enter_s"]) if before["is_first"] else 0.0
-            lost_s = float(before["lost_s"]) + now - float(before["started_at"]) + started_up_s
-        return {
-            "container_id": self._container_id,
-            "container_started_at": self._began,
-            "enter_s": round(self._enter_s, 3),
-            "is_first": self._runs == 1,
-            "started_at": now,
-            "first_started_at": first_started_at,
-            "lost_s": round(lost_s, 3),
-        }
+        return container_facts(before, began=self._began, enter_s=self._enter_s, is_first=self._runs == 1)
 
     def _check_restored(self) -> None:
         try:
@@ -150,7 +132,11 @@ class Box:
 
     def _refresh_models(self, job: Mapping[str, Any], place: ModalPlace) -> None:
         """See models that came to the volume after this container started, when the job needs one of them."""
-        if self._engine is None or all(_is_there(place.volumes["models"], model) for model in job.get("models") or ()):
+        models = job.get("models") or ()
+        self._renew_lists(str(model["file"]) for model in models if model.get("mount"))
+        # Nothing of a bucket comes by reloading the volume.
+        on_volume = [model for model in models if not model.get("mount")]
+        if self._engine is None or all(_is_there(place.volumes["models"], model) for model in on_volume):
             return
         place.emit({"type": "phase", "phase": "models"})
         # A model that is loaded keeps its file open, and Modal reloads no volume with open files.
@@ -162,6 +148,12 @@ class Box:
         except (modal.Error, RuntimeError):
             modal.experimental.stop_fetching_inputs()
             raise
+
+    def _renew_lists(self, files: Iterable[str]) -> None:
+        """See files of buckets that ComfyUI, when it listed them, may not have found yet; once for each."""
+        new = set(files) - self._seen_in_mounts
+        renew_lists(self._folder, {file.partition("/")[0] for file in new})
+        self._seen_in_mounts |= new
 
 
 class RenderBox(Box):
@@ -215,6 +207,7 @@ def launch_from(environ: Mapping[str, str], *, models: Path | None = None, extra
         models=str(models or mounts_from(environ)["models"]),
         idle_stop_s=None,
         boot_timeout_s=float(settings["boot_timeout_s"]),
+        mounts=() if models else tuple(map(str, buckets_from(environ).values())),
     )
 
 
@@ -229,16 +222,9 @@ def mounts_from(environ: Mapping[str, str]) -> dict[str, Path]:
     return {role: Path(environ[name]) for role, name in ENV_OF_ROLE.items()}
 
 
-def _leave(outcome: dict[str, Any], container: dict[str, Any], place: ModalPlace, run_id: str) -> dict[str, Any]:
-    """Write how it ended where it lasts, before anybody is told."""
-    outcome["container"] = {**container, "ended_at": time.time()}
-    try:
-        write_json(run_folder(place.volumes, run_id) / OUTCOME_FILE, outcome)
-        place.commit("outputs")
-    except (OSError, ComfymodalError) as exc:
-        print(f"comfymodal: cannot keep the outcome: {exc}", flush=True)  # noqa: T201
-    place.close(outcome)
-    return outcome
+def buckets_from(environ: Mapping[str, str]) -> dict[str, Path]:
+    """Where the bucket mounts are, by name."""
+    return {name: Path(environ[ENV_MOUNTS], name) for name in read_settings(environ)["mounts"]}
 
 
 def _is_there(models: Path, model: Mapping[str, Any]) -> bool:

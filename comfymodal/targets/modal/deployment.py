@@ -22,6 +22,7 @@ from comfymodal.errors import CancelledError, NotReadyError
 from comfymodal.files import read_json, write_json
 from comfymodal.targets.base import OnEvent
 from comfymodal.targets.modal.app import build_app, function_handle
+from comfymodal.targets.modal.buckets import list_buckets, read_listing, require_keys
 from comfymodal.targets.modal.build_log import told
 from comfymodal.targets.modal.errors import translated
 from comfymodal.targets.modal.names import FINGERPRINT_TAG, INSPECT_FUNCTION, app_name, app_tags
@@ -67,7 +68,8 @@ def deploy(spec: ModalSpec, on_event: OnEvent, *, is_forced: bool = False) -> De
 
     An image that came up sound before is not booted again, unless `is_forced`.
 
-    Raises `NotReadyError` when the image does not build, ComfyUI does not come up, or a custom node cannot be imported.
+    Raises `NotReadyError` when the image does not build, ComfyUI does not come up, a custom node cannot be imported,
+    or a bucket of the project's mounts cannot be read.
     """
     try:
         return _deploy(spec, on_event, is_forced=is_forced)
@@ -80,6 +82,7 @@ def deploy(spec: ModalSpec, on_event: OnEvent, *, is_forced: bool = False) -> De
 
 def _deploy(spec: ModalSpec, on_event: OnEvent, *, is_forced: bool) -> Deployment:
     name = app_name(spec.project)
+    require_keys(spec)
     on_event({"type": "phase", "phase": "deploy"})
     with translated(f"cannot deploy {name}"), told(on_event):
         # From here on nothing counts as sound, also if this is interrupted or what comes up is not.
@@ -88,6 +91,8 @@ def _deploy(spec: ModalSpec, on_event: OnEvent, *, is_forced: bool) -> Deploymen
         app = build_app(spec)
         app.deploy(environment_name=spec.environment)
     on_event({"type": "deployed", "app": name, "app_id": app.app_id})
+    if spec.mounts:
+        list_buckets(spec, on_event)
     found = (None if is_forced else read_nodes(spec)) or inspect_nodes(spec, on_event)
     note = {
         "fingerprint": fingerprint(spec),
@@ -109,7 +114,9 @@ def inspect_nodes(spec: ModalSpec, on_event: OnEvent) -> Mapping[str, Any]:
     """
     on_event({"type": "phase", "phase": "inspect"})
     volumes = Volumes(spec)
-    folders = sorted({path.partition("/")[0] for path, _ in volumes.files("models") if "/" in path})
+    listing = read_listing(spec)
+    on_volume = {path.partition("/")[0] for path, _ in volumes.files("models") if "/" in path}
+    folders = sorted(on_volume | (listing.folders if listing else set()))
     with translated("cannot inspect what was deployed"):
         call = function_handle(spec, INSPECT_FUNCTION).spawn(folders)
         try:

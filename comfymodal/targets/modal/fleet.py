@@ -14,7 +14,7 @@ import modal.exception as me
 from comfymodal.targets.modal.board import Board
 from comfymodal.targets.modal.errors import translated
 from comfymodal.targets.modal.modal_cli import ask_modal
-from comfymodal.targets.modal.names import INSPECT_FUNCTION, KEEP_WARM_FUNCTION
+from comfymodal.targets.modal.names import INSPECT_FUNCTION, KEEP_WARM_FUNCTION, LIST_MOUNTS_FUNCTION
 
 APP_PREFIX = "comfymodal-"
 OVER_STATES = ("stopped", "stopping...", "disabled")
@@ -84,6 +84,15 @@ def apps_in(rows: Sequence[Mapping[str, Any]]) -> list[LiveApp]:
     ]
 
 
+def find_app(name: str, environment: str | None) -> str | None:
+    """The id of a deployed app; None when there is none of that name. Raises `ServiceError`."""
+    with translated(f"cannot look up the app {name}"):
+        try:
+            return str(modal.App.lookup(name, environment_name=environment).app_id)
+        except me.NotFoundError:
+            return None
+
+
 def runs_in(board: str, environment: str | None, containers: Collection[str]) -> dict[str, ContainerRun]:
     """The newest run of each of these containers, by container id, as far as the board knows it."""
     found: dict[str, ContainerRun] = {}
@@ -127,7 +136,8 @@ def active_runs(board: str, environment: str | None) -> list[str]:
 def count_helpers(app: str, environment: str | None) -> int:
     """How many CPU containers of the app live: Modal's list does not say which they are."""
     with translated("cannot ask what runs"):
-        return sum(_count(app, name, environment) for name in (INSPECT_FUNCTION, KEEP_WARM_FUNCTION))
+        helpers = (INSPECT_FUNCTION, KEEP_WARM_FUNCTION, LIST_MOUNTS_FUNCTION)
+        return sum(_count(app, name, environment) for name in helpers)
 
 
 def stop_app(name: str, environment: str | None) -> bool:

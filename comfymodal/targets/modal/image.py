@@ -6,7 +6,8 @@ from pathlib import Path
 
 import modal
 
-from comfymodal.targets.modal.recipe import PYTHON, Step, container_env, image_steps, travels
+from comfymodal.targets.modal.names import ENV_OF_ANY_ROLE, MOUNT_ROOT
+from comfymodal.targets.modal.recipe import PYTHON, SYNC_PACKAGES, Step, container_env, image_steps, travels
 from comfymodal.targets.spec import ModalSpec
 
 
@@ -18,6 +19,13 @@ def render_image(spec: ModalSpec) -> modal.Image:
     for step in image_steps(spec.image):
         image = _add(image, step)
     return image.env(container_env(spec)).add_local_python_source("comfymodal", ignore=_stays)
+
+
+def sync_image() -> modal.Image:
+    """The image of the containers that move files: the same for every project."""
+    image = modal.Image.debian_slim(python_version=PYTHON).pip_install(*SYNC_PACKAGES)
+    where = {name: f"{MOUNT_ROOT}/{role}" for role, name in ENV_OF_ANY_ROLE.items()}
+    return image.env(where).add_local_python_source("comfymodal", ignore=lambda path: not travels(path, "sync"))
 
 
 def _add(image: modal.Image, step: Step) -> modal.Image:

@@ -15,9 +15,13 @@ class KnownSecret:
     more: tuple[str, ...] = ()
 
 
+MOUNT_KEYS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+"""The only names under which Modal looks for the keys of a mounted bucket (SDK 1.6.4, `CloudBucketMount`)."""
+
 KNOWN_SECRETS: Final = (
-    KnownSecret("b2-credentials", ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")),
+    KnownSecret("b2-credentials", MOUNT_KEYS),
     KnownSecret("hf-credentials", ("HF_TOKEN",)),
+    KnownSecret("civitai-credentials", ("CIVITAI_TOKEN",)),
     KnownSecret("slack-credentials", ("SLACK_BOT_TOKEN",), more=("SLACK_ERROR_CHANNEL",)),
 )
 

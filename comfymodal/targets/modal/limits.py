@@ -37,7 +37,12 @@ def refusals(spec: ModalSpec) -> tuple[str, ...]:
     """Everything that Modal would refuse or never start, in the project file's words; empty when it may be deployed."""
     lines = [name for name, value in spec.image.env.items() if "\n" in value or "\r" in value]
     broken = (f"comfyui.env: {name} has a line break, which an image cannot keep" for name in lines)
-    return (*_refusals(spec.containers), *broken)
+    insecure = (
+        f"mounts.{name}: the endpoint {mount.endpoint} must begin with https://"
+        for name, mount in spec.mounts.items()
+        if mount.endpoint is not None and not mount.endpoint.lower().startswith("https://")
+    )
+    return (*_refusals(spec.containers), *broken, *insecure)
 
 
 def notices(spec: ModalSpec) -> tuple[str, ...]:

@@ -78,7 +78,7 @@ def prove_live(spec: ModalSpec, on_proof: Callable[[Proof], None]) -> None:
     """
     token = uuid.uuid4().hex[:12]
     keys = [key for name in spec.containers.secrets for key in known_secret(name).keys]
-    volumes = {role: volume.name for role, volume in spec.volumes.items()}
+    volumes = {role: volume.name for role, volume in spec.render_volumes.items()}
     question = {"token": token, "board": board_name(spec.project), "volumes": volumes, "keys": keys}
     bench = Bench(spec, question, on_proof)
     app = modal.App(app_name(spec.project, "doctor"), tags=app_tags(spec.project, "doctor"), include_source=False)
@@ -104,7 +104,7 @@ def _function(app: modal.App, spec: ModalSpec) -> Any:
         .add_local_python_source("comfymodal")
     )
     volumes: dict[Any, Any] = {}
-    for role, volume in spec.volumes.items():
+    for role, volume in spec.render_volumes.items():
         handle = modal.Volume.from_name(volume.name, environment_name=spec.environment)
         volumes[f"{MOUNT_ROOT}/{role}"] = handle.with_mount_options(read_only=True) if role == "models" else handle
     decorate = app.function(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from modal.types import LogEntry
 
 from comfymodal.targets.modal.board import Board
 from comfymodal.targets.modal.errors import translated
-from comfymodal.targets.modal.names import app_name, board_name
+from comfymodal.targets.modal.names import app_name, app_names, board_name
 from comfymodal.targets.modal.volumes import Volumes
 from comfymodal.targets.spec import ModalSpec
 
@@ -54,11 +55,20 @@ class RunScope:
 
 
 def app_lines(spec: ModalSpec, *, since: float | None, count: int) -> list[LogLine]:
-    """The app's lines since then, or its last `count`. Raises `NotFoundError` when nothing is deployed."""
-    name = app_name(spec.project)
-    with translated(f"cannot read the log of {name}"):
-        logs = modal.App.lookup(name, environment_name=spec.environment).logs
-        return lines_of(logs.tail(count) if since is None else logs.fetch(since=_as_time(since)))
+    """Lines of the project's apps since then, or of each the last `count`, in time order.
+
+    Raises `NotFoundError` when nothing is deployed.
+    """
+    with translated(f"cannot read the log of {app_name(spec.project)}"):
+        apps = _live_apps(spec)
+        if not apps:
+            modal.App.lookup(app_name(spec.project), environment_name=spec.environment)
+        lines = [
+            line
+            for app in apps
+            for line in lines_of(app.logs.tail(count) if since is None else app.logs.fetch(since=_as_time(since)))
+        ]
+    return sorted(lines, key=lambda line: line.at)
 
 
 def run_lines(spec: ModalSpec, scope: RunScope, *, since: float, until: float) -> list[LogLine]:
@@ -73,12 +83,11 @@ def run_lines(spec: ModalSpec, scope: RunScope, *, since: float, until: float) -
             own = lines_of(call.logs.fetch(since=first, until=last)) if call else []
         except (me.NotFoundError, me.LogsFetchError):
             own = []
-        try:
-            app = modal.App.lookup(app_name(spec.project), environment_name=spec.environment)
-            # What belongs to a call is in the call's own log already.
-            beside = [line for line in lines_of(app.logs.fetch(since=first, until=last)) if scope.has(line)]
-        except (me.NotFoundError, me.LogsFetchError):
-            beside = []
+        beside: list[LogLine] = []
+        for app in _live_apps(spec):
+            with contextlib.suppress(me.NotFoundError, me.LogsFetchError):
+                # What belongs to a call is in the call's own log already.
+                beside += [line for line in lines_of(app.logs.fetch(since=first, until=last)) if scope.has(line)]
     return sorted([*own, *beside], key=lambda line: line.at)
 
 
@@ -121,6 +130,15 @@ def lines_of(entries: Iterable[LogEntry]) -> list[LogLine]:
             LogLine(at, container, call, entry.source, text)
             for text in _LINE_END.split(_ANSI.sub("", entry.message).rstrip("\r\n"))
         ]
+    return found
+
+
+def _live_apps(spec: ModalSpec) -> list[modal.App]:
+    """Those of the project that are deployed. Raises Modal's exceptions."""
+    found = []
+    for name in app_names(spec.project):
+        with contextlib.suppress(me.NotFoundError):
+            found.append(modal.App.lookup(name, environment_name=spec.environment))
     return found
 
 

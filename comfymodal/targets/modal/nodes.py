@@ -93,16 +93,17 @@ def with_models(entry: Mapping[str, Any], files: Mapping[str, Sequence[str]]) ->
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """One file of the models volume; `path` is relative to its root."""
+    """One file of the models volume, or of a bucket mount by name; `path` is relative to its root."""
 
     path: str
     size_bytes: int
+    mount: str | None = None
 
 
-def files_by_folder(paths: Iterable[tuple[str, int]]) -> dict[str, dict[str, ModelFile]]:
+def files_by_folder(paths: Iterable[tuple[str, int]], mount: str | None = None) -> dict[str, dict[str, ModelFile]]:
     """Files by name below each model folder; those in a folder with an older name count to the newer one too.
 
-    `paths` are relative to the models volume, e.g. `("checkpoints/xl/a.safetensors", 6938040682)`.
+    `paths` are relative to the models volume or to the mount, e.g. `("checkpoints/xl/a.safetensors", 6938040682)`.
     """
     newer = {old: new for new, olds in LEGACY_MODEL_FOLDERS.items() for old in olds}
     found: dict[str, dict[str, ModelFile]] = {}
@@ -110,7 +111,16 @@ def files_by_folder(paths: Iterable[tuple[str, int]]) -> dict[str, dict[str, Mod
         folder, slash, name = path.strip("/").partition("/")
         if slash:
             for owner in {folder, newer.get(folder, folder)}:
-                found.setdefault(owner, {})[name] = ModelFile(path, size)
+                found.setdefault(owner, {})[name] = ModelFile(path, size, mount)
+    return found
+
+
+def first_of(places: Iterable[Mapping[str, Mapping[str, ModelFile]]]) -> dict[str, dict[str, ModelFile]]:
+    """Files of several places as ComfyUI finds them: of one name, that of the first place."""
+    found: dict[str, dict[str, ModelFile]] = {}
+    for place in places:
+        for folder, files in place.items():
+            found[folder] = {**files, **found.get(folder, {})}
     return found
 
 

@@ -6,25 +6,55 @@ Runs in the container only. A network fault between it and Modal must not end a 
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import modal
+import modal.exception as me
 
-from comfymodal.errors import TransferError
-from comfymodal.files import append_json_line
-from comfymodal.jobs.contract import EVENTS_FILE, Control, Engine, run_folder
+from comfymodal.errors import ComfymodalError, NotReadyError, TransferError
+from comfymodal.files import append_json_line, write_json
+from comfymodal.jobs.contract import EVENTS_FILE, OUTCOME_FILE, Control, Engine, run_folder
 from comfymodal.targets.courier import Courier
 from comfymodal.targets.modal.board import Board
+from comfymodal.targets.modal.leases import Lease, hold
+
+if TYPE_CHECKING:
+    from comfymodal.storage.side import Mover, Side
 
 DELIVER_EVERY_S = 0.5
 
+COMMIT_ATTEMPTS = 4
+_OUTAGE = (me.ConnectionError, me.ServiceError, me.InternalError, me.ResourceExhaustedError)
+
+TOLD_BYTES = 64 * 1024
+"""What of an outcome is larger is read from the outputs volume."""
+
+LONG_PARTS = ("paths", "result")
+"""What of an outcome may be long: a line per file."""
+
+TAKEN_OVER = "Modal took the run's container away; another one goes on: what is finished is kept, the rest starts anew"
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A volume as it is mounted here; `name` and `version` (None where nobody asked) are Modal's."""
+
+    path: Path
+    name: str
+    version: int | None = None
+
 
 class ModalPlace:
-    """Fulfils `jobs.contract.Place`. `mounts` are path and volume name by role, `about` what every snapshot says.
+    """Fulfils `jobs.contract.StoragePlace`. `mounts` are by role, `about` is what every snapshot says.
 
     `before` is the snapshot of the container that had this run before, None for the first.
     """
@@ -33,15 +63,20 @@ class ModalPlace:
         self,
         run_id: str,
         *,
-        mounts: Mapping[str, tuple[Path, str]],
+        mounts: Mapping[str, Mount],
         board: Board,
         before: Mapping[str, Any] | None,
         about: Mapping[str, Any],
         get_engine: Callable[[], Engine],
     ) -> None:
-        self.volumes: Mapping[str, Path] = {role: path for role, (path, _) in mounts.items()}
+        self.volumes: Mapping[str, Path] = {role: mount.path for role, mount in mounts.items()}
+        self.environ: Mapping[str, str] = os.environ
         self.deadline: float | None = None
-        self._names = {role: name for role, (_, name) in mounts.items()}
+        self._mounts = mounts
+        self._leases: dict[str, Lease] = {}
+        # Modal reloads no volume on which a file is open, and that of events is written now and then.
+        self._events_file = threading.Lock()
+        self._unwritten: list[Mapping[str, Any]] = []
         self._run_id, self._board, self._about, self._get_engine = run_id, board, about, get_engine
         self._control: Control | None = None
         seq = int((before or {}).get("seq") or 0)
@@ -54,13 +89,49 @@ class ModalPlace:
         self._courier.emit(event)
 
     def commit(self, volume: str) -> None:
-        try:
-            modal.Volume.from_name(self._names[volume]).commit()
-        except modal.Error as exc:
-            raise TransferError(f"cannot commit the volume {self._names[volume]}: {exc}") from exc
+        name = self._mounts[volume].name
+        if volume in self._leases and self._leases[volume].is_lost:
+            raise TransferError(
+                f"the volume {name} was taken over by another command while this one was out of Modal's sight",
+                hint="run it again: it goes on with what is missing",
+            )
+        for attempt in range(COMMIT_ATTEMPTS):
+            try:
+                with self._events_file:
+                    modal.Volume.from_name(name).commit()
+            except (modal.Error, RuntimeError) as exc:
+                if not isinstance(exc, _OUTAGE) or attempt == COMMIT_ATTEMPTS - 1:
+                    raise TransferError(f"cannot commit the volume {name}: {exc}") from exc
+                time.sleep(2.0**attempt)
+            else:
+                return
 
     def reload(self, volume: str) -> None:
-        modal.Volume.from_name(self._names[volume]).reload()
+        with self._events_file:
+            modal.Volume.from_name(self._mounts[volume].name).reload()
+
+    @contextmanager
+    def lease(self, owner: str) -> Iterator[None]:
+        if owner not in self._mounts:
+            raise NotReadyError(f"no volume {owner} is mounted where this runs")
+        if owner in self._leases:
+            # Both ends of a pair may lie on one volume.
+            yield
+            return
+        container = self._about["container"]["container_id"]
+        about = {"run_id": self._run_id, "project": self._about.get("project"), "container_id": container}
+        with hold(self._mounts[owner].name, None, about, self.stop) as lease:
+            self._leases[owner] = lease
+            try:
+                yield
+            finally:
+                del self._leases[owner]
+
+    def volume_version(self, volume: str) -> int | None:
+        return self._mounts[volume].version
+
+    def side_of(self, volume: Mapping[str, Any]) -> tuple[Side, Mover]:
+        raise NotReadyError(f"the volume {volume.get('name')} is mounted where this runs, or not there at all")
 
     def control(self) -> Control | None:
         return self._control
@@ -72,24 +143,53 @@ class ModalPlace:
     def engine(self) -> Engine:
         return self._get_engine()
 
+    def take_over(self) -> None:
+        """Another container had this run before; what it finished is on the volume."""
+        self.emit({"type": "container_lost", "message": TAKEN_OVER})
+        self.reload("outputs")
+
+    def leave_soon(self) -> None:
+        """The container is being taken away and another one will go on: end the work, hand the volumes over."""
+        for lease in list(self._leases.values()):
+            with _said("cannot tell that this container leaves"):
+                lease.announce_leave()
+        self.stop()
+
     def abandon(self) -> None:
         """Say nothing more: the run goes on elsewhere."""
         self._courier.close()
 
-    def close(self, outcome: Mapping[str, Any]) -> None:
-        """Deliver what is left, and how it ended."""
+    def close(self, outcome: dict[str, Any], container: Mapping[str, Any]) -> dict[str, Any]:
+        """Keep how it ended where it lasts, then deliver what is left; return what the call is to return."""
+        outcome["container"] = {**container, "ended_at": time.time()}
+        is_kept = False
+        try:
+            with self._events_file:
+                write_json(run_folder(self.volumes, self._run_id) / OUTCOME_FILE, outcome)
+            self.commit("outputs")
+            is_kept = True
+        except (OSError, ComfymodalError) as exc:
+            print(f"comfymodal: cannot keep the outcome: {exc}", flush=True)  # noqa: T201
+        told = _abridged(outcome) if is_kept else outcome
         self._courier.close()
         self._undelivered = {"seq": self._courier.seq, "events": list(self._courier.recent), **self._about}
-        self._undelivered["outcome"] = dict(outcome)
+        self._undelivered["outcome"] = dict(told)
         self._put()
+        return told
 
     def _deliver(self, seq: int, events: Sequence[Mapping[str, Any]], recent: Sequence[Mapping[str, Any]]) -> None:
         self._undelivered = {"seq": seq, "events": list(recent), **self._about}
+        self._unwritten += events
         folder = run_folder(self.volumes, self._run_id)
-        if folder.is_dir():
-            with contextlib.suppress(OSError):
-                for event in events:
-                    append_json_line(folder / EVENTS_FILE, event)
+        # While a volume is committed or reloaded, which may take long, they wait; the board does not.
+        if folder.is_dir() and self._events_file.acquire(blocking=False):
+            try:
+                with contextlib.suppress(OSError):
+                    for event in self._unwritten:
+                        append_json_line(folder / EVENTS_FILE, event)
+                self._unwritten = []
+            finally:
+                self._events_file.release()
 
     def _tick(self) -> None:
         self._put()
@@ -103,6 +203,37 @@ class ModalPlace:
             with _said("cannot write to the board"):
                 self._board.write(self._run_id, self._undelivered)
                 self._undelivered = None
+
+
+def container_facts(
+    before: Mapping[str, Any] | None, *, began: float, enter_s: float, is_first: bool
+) -> dict[str, Any]:
+    """This container for the record. `before` is what an earlier one said of itself when it had the same run.
+
+    `lost_s` is what earlier ones spent on it, until now at most.
+    """
+    now = time.time()
+    first_started_at, lost_s = now, 0.0
+    if before is not None:
+        first_started_at = float(before["first_started_at"])
+        started_up_s = float(before["enter_s"]) if before["is_first"] else 0.0
+        lost_s = float(before["lost_s"]) + now - float(before["started_at"]) + started_up_s
+    return {
+        "container_id": os.environ.get("MODAL_TASK_ID", ""),
+        "container_started_at": began,
+        "enter_s": round(enter_s, 3),
+        "is_first": is_first,
+        "started_at": now,
+        "first_started_at": first_started_at,
+        "lost_s": round(lost_s, 3),
+    }
+
+
+def _abridged(outcome: dict[str, Any]) -> dict[str, Any]:
+    """The outcome without its long parts, if it has any; `is_abridged` says so."""
+    if not any(outcome.get(part) for part in LONG_PARTS) or len(json.dumps(outcome)) <= TOLD_BYTES:
+        return outcome
+    return {**{key: value for key, value in outcome.items() if key not in LONG_PARTS}, "is_abridged": True}
 
 
 @contextmanager

@@ -12,7 +12,15 @@ from typing import Any
 
 import comfymodal
 from comfymodal.targets.modal.names import MOUNT_ROOT, app_name, app_tags
-from comfymodal.targets.modal.recipe import PYTHON, Step, container_env, image_steps, travels
+from comfymodal.targets.modal.recipe import (
+    PYTHON,
+    SYNC_FUNCTION,
+    SYNC_PACKAGES,
+    Step,
+    container_env,
+    image_steps,
+    travels,
+)
 from comfymodal.targets.spec import ModalSpec
 
 NEW_CONTAINERS = "new containers"
@@ -47,9 +55,23 @@ def fingerprint(spec: ModalSpec) -> str:
         "python": PYTHON,
         "steps": [_step_hash(step) for step in image_steps(spec.image)],
         "env": container_env(spec),
-        "mounts": {role: [MOUNT_ROOT, volume.name] for role, volume in spec.volumes.items()},
+        "mounts": {role: [MOUNT_ROOT, volume.name] for role, volume in spec.render_volumes.items()},
+        "buckets": [[name, _fields(mount)] for name, mount in spec.mounts.items()],
         "containers": _fields(spec.containers),
         "sources": sources_hash(),
+    }
+    return _hash(deployed)
+
+
+def sync_fingerprint(spec: ModalSpec) -> str:
+    """16 hex digits over all that is deployed as the sync app. What a job needs else comes with each call."""
+    deployed = {
+        "app": app_name(spec.project, "sync"),
+        "tags": app_tags(spec.project, "sync"),
+        "python": PYTHON,
+        "packages": SYNC_PACKAGES,
+        "function": SYNC_FUNCTION,
+        "sources": sources_hash("sync"),
     }
     return _hash(deployed)
 
@@ -67,15 +89,22 @@ def image_fingerprint(spec: ModalSpec) -> str:
     return _hash(deployed)
 
 
+def mounts_fingerprint(spec: ModalSpec) -> str:
+    """16 hex digits over which folders of which buckets are mounted: what was listed in others counts for nothing."""
+    return _hash({name: [mount.bucket, mount.prefix, mount.endpoint] for name, mount in spec.mounts.items()})
+
+
 def describe(spec: ModalSpec) -> dict[str, Any]:
     """Plain JSON to keep with a deployment, so that a later `changes` can say what is different.
 
     `settings` are by project-file key, `steps` are the image's layers in order.
     """
     settings: dict[str, Any] = {}
-    for role, volume in spec.volumes.items():
+    for role, volume in spec.render_volumes.items():
         settings[f"volumes.{role}.name"] = volume.name
         settings[f"volumes.{role}.version"] = volume.version
+    for name, mount in spec.mounts.items():
+        settings[f"mounts.{name}"] = str(mount)
     # Image first: the order in which changes are told is the order of their cost.
     for name, value in {**_fields(spec.image), **_fields(spec.containers)}.items():
         settings[f"comfyui.{_WORDS.get(name, name.removesuffix('_s'))}"] = value
@@ -108,13 +137,13 @@ def changes(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> tuple
 
 
 @cache
-def sources_hash() -> str:
-    """Of the files of ours that go to the containers."""
+def sources_hash(kind: str = "render") -> str:
+    """Of the files of ours that go to the containers of the app of this kind."""
     root = Path(comfymodal.__file__).parent
     found = sorted(path.relative_to(root) for path in root.rglob("*.py"))
     digest = hashlib.sha256()
     for path in found:
-        if travels(path):
+        if travels(path, kind):
             content = (root / path).read_bytes()
             digest.update(f"{path.as_posix()}\0{len(content)}\0".encode())
             digest.update(content)

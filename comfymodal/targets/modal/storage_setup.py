@@ -41,6 +41,15 @@ def create_volume(volume: VolumeSpec, environment: str | None) -> bool:
         return True
 
 
+def version_of(volume: VolumeSpec, environment: str | None) -> int | None:
+    """1 or 2; None when there is no volume of that name. Raises `ServiceError` and the like."""
+    with translated(f"cannot open the volume {volume.name}"):
+        try:
+            return _version(volume, environment)
+        except me.NotFoundError:
+            return None
+
+
 def _version(volume: VolumeSpec, environment: str | None) -> int:
     # `info()` does not tell it; asked for as the other version, the SDK refuses to open the volume.
     handle = modal.Volume.from_name(volume.name, environment_name=environment, version=volume.version)

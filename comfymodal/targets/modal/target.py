@@ -14,13 +14,14 @@ from typing import Any
 
 import modal
 
-from comfymodal.errors import NotFoundError, ProjectError, ServiceError, TransferError
+from comfymodal.errors import NotFoundError, NotReadyError, ProjectError, ServiceError, TransferError
 from comfymodal.files import read_json, write_json
 from comfymodal.jobs.contract import JOB_FILE, MANIFEST_FILE, OUTCOME_FILE, RUNS_FOLDER
 from comfymodal.jobs.manifest import parse_results
 from comfymodal.targets.base import EngineFacts, KnownNodes, Look, OnEvent, Setup
 from comfymodal.targets.modal import calls
 from comfymodal.targets.modal.board import Board
+from comfymodal.targets.modal.buckets import MountListing, kept_listing, list_buckets, read_listing
 from comfymodal.targets.modal.deploy_words import describe_deploy
 from comfymodal.targets.modal.deployment import (
     Deployment,
@@ -31,11 +32,15 @@ from comfymodal.targets.modal.deployment import (
     read_nodes,
 )
 from comfymodal.targets.modal.errors import translated
+from comfymodal.targets.modal.known_secrets import KnownSecret
 from comfymodal.targets.modal.limits import refusals
-from comfymodal.targets.modal.names import app_name, board_name
-from comfymodal.targets.modal.nodes import ModelFile, files_by_folder, models_in, with_models
+from comfymodal.targets.modal.names import app_kind, app_name, board_name
+from comfymodal.targets.modal.nodes import ModelFile, files_by_folder, first_of, models_in, with_models
 from comfymodal.targets.modal.plan import fingerprint
+from comfymodal.targets.modal.secrets import missing_keys
 from comfymodal.targets.modal.session import connect
+from comfymodal.targets.modal.storage_setup import create_volume, version_of
+from comfymodal.targets.modal.sync_app import deploy_sync, describe_sync_deploy
 from comfymodal.targets.modal.volumes import Volumes
 from comfymodal.targets.spec import ModalSpec
 
@@ -56,6 +61,8 @@ class ModalTarget:
     _is_connected: bool = field(default=False, init=False)
     _nodes: Mapping[str, Any] | None = field(default=None, init=False)
     _files: Mapping[str, Mapping[str, ModelFile]] | None = field(default=None, init=False)
+    _are_mounts_listed: bool = field(default=False, init=False)
+    """By this very command."""
 
     def connect(self) -> None:
         """Raises `NotReadyError` or `ServiceError`; asks once."""
@@ -63,7 +70,10 @@ class ModalTarget:
             connect(self.spec.workspace)
             self._is_connected = True
 
-    def needed_setup(self) -> Setup | None:
+    def needed_setup(self, kind: str = "render") -> Setup | None:
+        if app_kind(kind) == "sync":
+            self.connect()
+            return describe_sync_deploy(self.spec)
         if refused := refusals(self.spec):
             raise ProjectError(f"Modal would refuse this: {'; '.join(refused)}", hint="correct comfymodal.yaml")
         self.connect()
@@ -72,8 +82,11 @@ class ModalTarget:
             return None
         return self._describe_deploy(found)
 
-    def set_up(self, on_event: OnEvent) -> None:
+    def set_up(self, on_event: OnEvent, kind: str = "render") -> None:
         self.connect()
+        if app_kind(kind) == "sync":
+            deploy_sync(self.spec, on_event)
+            return
         volumes = Volumes(self.spec)
         for role in volumes.missing():
             volumes.create(role)
@@ -81,10 +94,10 @@ class ModalTarget:
 
     def engine_facts(self, on_event: OnEvent) -> EngineFacts:
         self.connect()
+        if self._are_mounts_old():
+            self._list_mounts(on_event)
         self._nodes = read_nodes(self.spec) or inspect_nodes(self.spec, on_event)
-        if not set(self._model_files()) <= set(self._nodes["folders"]):
-            # A folder that is new on the volume: only ComfyUI knows which nodes read it.
-            self._nodes = inspect_nodes(self.spec, on_event)
+        self._inspect_new_folders(on_event)
         gpus = " or ".join(self.spec.containers.gpus)
         return EngineFacts(str(self._nodes["comfyui_version"]), gpus, f"Modal, {app_name(self.spec.project)}", None)
 
@@ -98,6 +111,14 @@ class ModalTarget:
 
     def model_files(self) -> Mapping[str, Sequence[str]]:
         return {folder: sorted(files) for folder, files in self._model_files().items()}
+
+    def look_again_for_models(self, on_event: OnEvent) -> bool:
+        if not self.spec.mounts or self._are_mounts_listed:
+            return False
+        before = self._model_files()
+        self._list_mounts(on_event)
+        self._inspect_new_folders(on_event)
+        return self._model_files() != before
 
     @property
     def models_root(self) -> str | None:
@@ -120,7 +141,7 @@ class ModalTarget:
             model_files=names,
             models_root=self.models_root,
             fetched_at=time.time() if may_ask else float((read_json(self._files_path) or {}).get("at") or 0),
-            freshness="current" if may_ask else "outdated",
+            freshness="current" if may_ask and not self._are_mounts_old() else "outdated",
         )
 
     def put_input(self, source: Path, name: str) -> None:
@@ -129,10 +150,9 @@ class ModalTarget:
             volumes.put("inputs", source, name)
 
     def submit(self, job: Mapping[str, Any]) -> str:
-        needed = models_in([prompt["graph"] for prompt in job["prompts"]], self._object_info(), self._model_files())
-        models = [{"file": model.path, "size_bytes": model.size_bytes} for model in needed]
+        spawn = self._spawn_render if app_kind(job["kind"]) == "render" else self._spawn_carry
         try:
-            call_id = calls.spawn(self.spec, {**job, "models": models})
+            call_id = spawn(job)
         except ServiceError:
             # The answer may be lost, not the call: should a container take it, it finds that nobody wants it.
             with contextlib.suppress(modal.Error):
@@ -166,7 +186,9 @@ class ModalTarget:
             events = ({"type": "phase", "phase": "waiting", "seq": 0},)
         if state.is_running:
             return Look(seq, events, None, is_alive=True)
-        outcome = state.outcome or snapshot.get("outcome") or self._kept_outcome(run_id)
+        outcome = state.outcome or snapshot.get("outcome")
+        if outcome is None or outcome.get("is_abridged"):
+            outcome = self._kept_outcome(run_id) or outcome
         return Look(seq, events, outcome or self._ended_without_words(run_id, state), is_alive=False)
 
     def cancel(self, run_id: str, call_id: str) -> None:
@@ -214,6 +236,42 @@ class ModalTarget:
                 f"{file} did not come whole: {reason}", hint=f"go on: comfymodal runs fetch {run_id}"
             ) from exc
 
+    def _spawn_render(self, job: Mapping[str, Any]) -> str:
+        needed = models_in([prompt["graph"] for prompt in job["prompts"]], self._object_info(), self._model_files())
+        models = [{"file": model.path, "size_bytes": model.size_bytes, "mount": model.mount} for model in needed]
+        return calls.spawn(self.spec, {**job, "models": models})
+
+    def _spawn_carry(self, job: Mapping[str, Any]) -> str:
+        self.connect()
+        # The run's own folder lies on the outputs volume.
+        roles = dict.fromkeys((*(job.get("mounts") or ()), "outputs"))
+        secrets = self._secrets_for(job)
+        volumes = {role: {"name": self.spec.volumes[role].name, "version": self._open_volume(role)} for role in roles}
+        where = {"project": self.spec.project, "board": board_name(self.spec.project), "volumes": volumes}
+        return calls.spawn_carry(self.spec, {**job, "modal": where}, secrets=secrets)
+
+    def _secrets_for(self, job: Mapping[str, Any]) -> list[str]:
+        """Those it must have, and of those it may have the ones that are there."""
+        found = []
+        for name in dict.fromkeys((*(job.get("secrets") or ()), *(job.get("optional_secrets") or ()))):
+            if missing_keys(KnownSecret(name, ()), self.spec.environment) is not None:
+                found.append(name)
+            elif name in (job.get("secrets") or ()):
+                raise NotReadyError(
+                    f"there is no Modal secret {name}; nothing was started",
+                    hint="comfymodal setup makes it from the environment or .env",
+                    secret=name,
+                )
+        return found
+
+    def _open_volume(self, role: str) -> int:
+        """The volume's version; one that is not there yet is made."""
+        volume, environment = self.spec.volumes[role], self.spec.environment
+        if (version := version_of(volume, environment)) is not None:
+            return version
+        create_volume(volume, environment)
+        return version_of(volume, environment) or volume.version
+
     @property
     def _board(self) -> Board:
         return Board(board_name(self.spec.project), self.spec.environment)
@@ -234,12 +292,31 @@ class ModalTarget:
             paths = list(Volumes(self.spec).files("models"))
             self._files_path.parent.mkdir(parents=True, exist_ok=True)
             write_json(self._files_path, {"at": time.time(), "paths": paths})
-            self._files = files_by_folder(paths)
+            self._files = self._with_mounts(files_by_folder(paths), read_listing(self.spec))
         return self._files
 
     def _kept_files(self) -> Mapping[str, Mapping[str, ModelFile]]:
         kept = read_json(self._files_path) or {}
-        return files_by_folder((str(path), int(size)) for path, size in kept.get("paths") or ())
+        on_volume = files_by_folder((str(path), int(size)) for path, size in kept.get("paths") or ())
+        return self._with_mounts(on_volume, kept_listing(self.spec))
+
+    def _with_mounts(
+        self, on_volume: Mapping[str, Mapping[str, ModelFile]], listing: MountListing | None
+    ) -> Mapping[str, Mapping[str, ModelFile]]:
+        return first_of([on_volume, *(listing.by_folder(self.spec) if listing else ())])
+
+    def _list_mounts(self, on_event: OnEvent) -> None:
+        list_buckets(self.spec, on_event)
+        self._are_mounts_listed, self._files = True, None
+
+    def _are_mounts_old(self) -> bool:
+        listing = read_listing(self.spec)
+        return bool(self.spec.mounts) and (listing is None or listing.is_old)
+
+    def _inspect_new_folders(self, on_event: OnEvent) -> None:
+        if not set(self._model_files()) <= set(self._require_nodes()["folders"]):
+            # A folder that is new on the volume: only ComfyUI knows which nodes read it.
+            self._nodes = inspect_nodes(self.spec, on_event)
 
     @property
     def _files_path(self) -> Path:

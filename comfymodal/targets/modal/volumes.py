@@ -12,8 +12,9 @@ import modal
 import modal.exception
 from modal.types import FileEntryType
 
+from comfymodal.errors import NotFoundError
 from comfymodal.targets.modal.errors import translated
-from comfymodal.targets.modal.ranges import read_from
+from comfymodal.targets.modal.ranges import read_from, read_range
 from comfymodal.targets.spec import ModalSpec
 
 
@@ -28,12 +29,12 @@ class Volumes:
         }
 
     def missing(self) -> list[str]:
-        """Roles whose volume does not exist yet."""
+        """Roles of render containers whose volume does not exist yet."""
         found = []
-        for role, handle in self._handles.items():
+        for role in self._spec.render_volumes:
             with translated(f"cannot look up the volume {self._spec.volumes[role].name}"):
                 try:
-                    handle.hydrate()
+                    self._handles[role].hydrate()
                 except modal.exception.NotFoundError:
                     found.append(role)
         return found
@@ -87,6 +88,14 @@ class Volumes:
         except ValueError:
             return None
         return found if isinstance(found, dict) else None
+
+    def read_range(self, role: str, path: str, start: int, count: int) -> bytes:
+        """Some bytes of a file, fewer at its end. Raises `NotFoundError`, `ServiceError`."""
+        with translated(f"cannot read {path} from the volume {self._spec.volumes[role].name}"):
+            try:
+                return read_range(self._handles[role], path, start, count)
+            except FileNotFoundError:
+                raise NotFoundError(f"{path} is gone from the volume {self._spec.volumes[role].name}") from None
 
     def fetch(self, role: str, path: str, stream: BinaryIO, on_bytes: Callable[[int], None]) -> None:
         """Append what `stream` lacks of a file, block by block; `on_bytes` hears how far it is.

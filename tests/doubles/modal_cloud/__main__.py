@@ -49,6 +49,7 @@ def main() -> None:
         options.container_python.absolute(),
         dict(pair.split("=", 1) for pair in options.image_env),
         tuple(found.resolve() for found in options.hide),
+        options.buckets.resolve() if options.buckets else None,
         options.flat or not can_isolate(),
     )
     try:
@@ -72,6 +73,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--container-python", type=Path, required=True, help="has modal and what it needs, no more")
     parser.add_argument("--image-env", action="append", default=[], metavar="KEY=VALUE", help="over the image's own")
     parser.add_argument("--hide", type=Path, action="append", default=[], help="empty for containers")
+    parser.add_argument("--buckets", type=Path, help="a folder for every bucket that functions can mount")
     parser.add_argument("--flat", action="store_true", help="no namespaces; where they cannot be had, always")
     parser.add_argument("--until-eof", action="store_true", help="end when stdin does")
     return parser.parse_args()

@@ -37,6 +37,7 @@ class ModalCloud:
         container_python: Path,
         image_env: Mapping[str, str] | None = None,
         hide: Iterable[Path] = (),
+        buckets: Path | None = None,
         is_flat: bool = False,
     ) -> ModalCloud:
         """Start it as a process of its own, which ends with this one; returns when it is ready."""
@@ -45,6 +46,7 @@ class ModalCloud:
         argv += ["--container-python", str(container_python)]
         argv += [word for name, value in (image_env or {}).items() for word in ("--image-env", f"{name}={value}")]
         argv += [word for path in hide for word in ("--hide", str(path))]
+        argv += ["--buckets", str(buckets)] if buckets else []
         argv += ["--flat"] if is_flat else []
         with (folder / "double.log").open("a") as log:
             process = subprocess.Popen(

@@ -30,6 +30,7 @@ from tests.doubles.modal_cloud.rpc_volumes import VolumeRpc
 from tests.doubles.modal_cloud.scheduler import Ended
 
 CODE_ROOT = PurePosixPath("/root")
+BUCKET_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 SIDES = ("stdout", "stderr")
 LAST_WORDS_S = 2.0
 LONGEST_LINE = 1 << 20
@@ -50,6 +51,8 @@ class Settings:
     python: Path
     image_env: Mapping[str, str] = field(default_factory=dict)
     hidden: tuple[Path, ...] = ()
+    buckets: Path | None = None
+    """Has a folder for every bucket there is, whoever's it is."""
     is_flat: bool = False
 
 
@@ -134,13 +137,14 @@ class Containers:
         for name in ("root", "home", "tmp", "code"):
             (folder / name).mkdir(parents=True)
         await self._mount_volumes(container, function, folder)
+        buckets = self._mount_buckets(function)
         loose = self._place_code(function, folder)
         address = await self._serve(container)
         arguments = folder / "arguments.bin"
         arguments.write_bytes(self._arguments(container, function).SerializeToString())
-        environ = self._environ(container, function, folder)
+        environ = self._environ(container, function, folder, buckets)
         environ |= {"MODAL_SERVER_URL": address, "MODAL_CONTAINER_ARGUMENTS_PATH": str(arguments)}
-        argv = self._argv(container, folder, loose)
+        argv = self._argv(container, folder, loose, buckets)
         # asyncio starts processes from this thread, which lives as long as the double does.
         process = await asyncio.create_subprocess_exec(
             *argv,
@@ -168,6 +172,26 @@ class Containers:
             async with self._volumes.lock(wanted.volume_id):
                 mount.known = await asyncio.to_thread(files.copy_folder, store, mount.view, is_linking=wanted.read_only)
             container.mounts[wanted.volume_id] = mount
+
+    def _mount_buckets(self, function: Function) -> dict[str, Path]:
+        """Where each bucket of the function comes from, by where it is mounted: no copy, and nothing is written there.
+
+        A container whose bucket does not open is not made.
+        """
+        found = {}
+        for wanted in function.definition.cloud_bucket_mounts:
+            keys = self._cloud.secrets[wanted.credentials_secret_id].values
+            missing = [name for name in BUCKET_KEYS if not keys.get(name)]
+            if missing:
+                raise OSError(f"no {' and no '.join(missing)} for the bucket {wanted.bucket_name}")
+            place = (self._settings.buckets or Path("/nowhere")) / wanted.bucket_name
+            if not place.is_dir():
+                raise OSError(f"the bucket {wanted.bucket_name} does not exist")
+            place = place / wanted.key_prefix.rstrip("/")
+            # A prefix is only the beginning of names: there need be none.
+            place.mkdir(parents=True, exist_ok=True)
+            found[wanted.mount_path] = place
+        return found
 
     def _place_code(self, function: Function, folder: Path) -> list[tuple[Path, str]]:
         """Put the mounted files in place; what is not below `/root` is returned with where it belongs."""
@@ -200,7 +224,9 @@ class Containers:
             app_layout=found,
         )
 
-    def _environ(self, container: Container, function: Function, folder: Path) -> dict[str, str]:
+    def _environ(
+        self, container: Container, function: Function, folder: Path, buckets: Mapping[str, Path]
+    ) -> dict[str, str]:
         definition = function.definition
         environ = {
             "PATH": os.pathsep.join([str(self._settings.python.parent), os.environ.get("PATH", os.defpath)]),
@@ -215,6 +241,12 @@ class Containers:
             environ |= self._cloud.secrets[secret_id].values
         if self._settings.is_flat:
             views = {mount.mount_path: str(mount.view) for mount in container.mounts.values()}
+            # What names the folder in which buckets are mounted finds them side by side.
+            for mount_path, place in buckets.items():
+                link = folder / "buckets" / mount_path.lstrip("/")
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(place)
+                views[str(PurePosixPath(mount_path).parent)] = str(link.parent)
             environ = {name: views.get(value, value) for name, value in environ.items()}
         return environ | {
             "PYTHONPATH": str(folder / "code"),
@@ -228,11 +260,14 @@ class Containers:
             "MODAL_CONFIG_PATH": str(folder / "home" / "modal.toml"),
         }
 
-    def _argv(self, container: Container, folder: Path, loose: list[tuple[Path, str]]) -> list[str]:
+    def _argv(
+        self, container: Container, folder: Path, loose: list[tuple[Path, str]], buckets: Mapping[str, Path]
+    ) -> list[str]:
         runtime = [str(self._settings.python), "-m", "modal._container_entrypoint"]
         if self._settings.is_flat:
             return runtime
         binds = [(str(mount.view), mount.mount_path, mount.is_read_only) for mount in container.mounts.values()]
+        binds += [(str(place), mount_path, True) for mount_path, place in buckets.items()]
         binds += [(str(path), name, True) for path, name in loose]
         spec = {
             "root": str(folder / "root"),

@@ -140,7 +140,8 @@ class FunctionRpc:
     def _check_objects(self, definition: api_pb2.Function) -> None:
         for mount in definition.volume_mounts:
             self._cloud.volume(mount.volume_id)
-        for secret_id in definition.secret_ids:
+        of_buckets = [mount.credentials_secret_id for mount in definition.cloud_bucket_mounts]
+        for secret_id in [*definition.secret_ids, *filter(None, of_buckets)]:
             if secret_id not in self._cloud.secrets:
                 refuse(Status.NOT_FOUND, f"Secret '{secret_id}' not found.")
 
@@ -177,6 +178,9 @@ def derive(variant: Function, base: Function) -> None:
     if options.replace_volume_mounts:
         del definition.volume_mounts[:]
         definition.volume_mounts.extend(options.volume_mounts)
+    if options.replace_cloud_bucket_mounts:
+        del definition.cloud_bucket_mounts[:]
+        definition.cloud_bucket_mounts.extend(options.cloud_bucket_mounts)
     variant.definition, variant.data = definition, data_of(definition)
     variant.generation = base.generation
 
@@ -232,6 +236,9 @@ def check(definition: api_pb2.Function) -> None:
     """Refuse what Modal's server refuses; the client does not check these."""
     check_gpu(definition.resources.gpu_config)
     check_timeout(definition.timeout_secs)
+    for mount in definition.cloud_bucket_mounts:
+        if not mount.credentials_secret_id:
+            refuse(Status.INVALID_ARGUMENT, f"This double has no public buckets, as '{mount.bucket_name}' would be.")
     if definition.scheduler_placement.nonpreemptible and definition.resources.gpu_config.gpu_type:
         refuse(Status.INVALID_ARGUMENT, "nonpreemptible is not supported for Functions with a GPU.")
 

@@ -265,16 +265,42 @@ def test_only_what_containers_import_travels(path: str, goes: bool) -> None:
     assert travels(PurePosixPath(path)) is goes
 
 
-def test_containers_load_from_what_travels_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("path", "kinds"),
+    [
+        ("storage/plan.py", {"sync"}),
+        ("jobs/sync.py", {"sync"}),
+        ("targets/modal/carrier.py", {"sync"}),
+        ("comfyui/warm.py", {"render"}),
+        ("jobs/render.py", {"render"}),
+        ("targets/modal/place.py", {"render", "sync"}),
+        ("operations/sync.py", set()),
+    ],
+)
+def test_an_edit_of_what_moves_files_replaces_no_render_container(path: str, kinds: set[str]) -> None:
+    assert {kind for kind in ("render", "sync") if travels(PurePosixPath(path), kind)} == kinds
+
+
+@pytest.mark.parametrize(
+    ("kind", "modules"),
+    [
+        ("render", "comfymodal.targets.modal.containers, comfymodal.jobs.render"),
+        (
+            "sync",
+            "comfymodal.targets.modal.carrier, comfymodal.jobs.sync, comfymodal.jobs.download, comfymodal.jobs.tidy",
+        ),
+    ],
+)
+def test_containers_load_from_what_travels_alone(tmp_path: Path, kind: str, modules: str) -> None:
     package = Path(comfymodal.__file__).parent
     for path in package.rglob("*.py"):
-        if travels(path.relative_to(package)):
+        if travels(path.relative_to(package), kind):
             place = tmp_path / "comfymodal" / path.relative_to(package)
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, place)
     script = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-        "import comfymodal.targets.modal.containers, comfymodal.jobs.render\n"
+        f"import {modules}\n"
         "print([name for name in sys.modules if name.split('.')[0] in ('typer', 'rich', 'pydantic', 'yaml')])\n"
         "print(comfymodal.__file__)\n"
     )
