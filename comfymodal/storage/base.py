@@ -81,13 +81,16 @@ def write_base(path: Path, base: Base) -> Base:
     Raises `ConflictError` when the file is no longer what `base` was read from, `OSError` when it cannot be written.
     The data it speaks of must be in place (on a volume: committed) before.
     """
-    current = read_base(path, base.pair)
-    if (current.digest if current else "") != base.digest:
-        raise ConflictError(
-            f"the record of this sync was changed by another sync while it ran ({path.name})",
-            hint="run the sync again: it goes on from what both have done",
-            generation=current.generation if current else None,
-        )
+    known = _read(path)
+    if (_digest(known) if known is not None else "") != base.digest:
+        # Another writer; or damaged, or of another pair, and so nothing that `base` could have been read from.
+        current = read_base(path, base.pair)
+        if current is not None or base.digest:
+            raise ConflictError(
+                f"the record of this sync was changed by another sync while it ran ({path.name})",
+                hint="run the sync again: it goes on from what both have done",
+                generation=current.generation if current else None,
+            )
     written = replace(base, generation=base.generation + 1)
     text = _text(written)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -39,7 +39,8 @@ class RcloneMover:
 
 
 BATCH_BYTES = 8 << 30
-BATCH_FILES = 2000
+BATCH_FILES = 10_000
+"""Each batch costs a listing or two: of 20,000 small files, ten of them took as long as the copying."""
 
 
 def batches(actions: Sequence[Action]) -> Iterator[tuple[Action, ...]]:

@@ -163,15 +163,10 @@ def test_a_file_that_changed_between_two_runs_starts_anew(hub: ModelHub, tmp_pat
     other = CONTENT[::-1]
     hub.put(NAME, other)
     hub.faults = []
-    if is_linked:
-        # What was meant is what the hub told first: another file is not silently taken instead.
-        with pytest.raises(TransferError, match="not the file that was meant"):
-            download(hub, tmp_path).run()
-        return
     done = download(hub, tmp_path).run()
 
     check(done, tmp_path, other)
-    assert (done.resumed_from_bytes, done.verified) == (0, False)
+    assert (done.resumed_from_bytes, done.verified) == (0, is_linked)
 
 
 def test_a_stale_beginning_that_nobody_told_of_costs_one_more_download(hub: ModelHub, tmp_path: Path) -> None:
@@ -257,7 +252,7 @@ def test_a_file_that_is_not_there_is_said_at_once(hub: ModelHub, tmp_path: Path)
 def test_nobody_listens(tmp_path: Path, hub: ModelHub) -> None:
     made = download(hub, tmp_path)
     lonely = replace(made.source, url=made.source.url.replace(hub.url, "http://127.0.0.1:9"))
-    with pytest.raises(ServiceError, match="cannot reach 127.0.0.1:9"):
+    with pytest.raises(ServiceError, match=r"cannot reach 127\.0\.0\.1:9"):
         replace(made, source=lonely).run()
 
 
