@@ -14,7 +14,10 @@ from comfymodal.cli.boundary import run_guarded
 COMMANDS = {
     "render": "Render a ComfyUI workflow and bring back every output.",
     "workflow": "Look at workflows and check them, without rendering.",
+    "sync": "Bring models and other files up to date between buckets, volumes and folders.",
     "runs": "List, show, attach to, fetch, repeat and cancel runs.",
+    "models": "List, look into, add, move and remove models.",
+    "trash": "List, restore and empty what syncs and `models rm` put away.",
     "setup": "Create the volumes and secrets a project needs on Modal.",
     "deploy": "Publish the project's render containers on Modal.",
     "status": "What is deployed, which containers live, what they cost per hour.",

@@ -26,6 +26,7 @@ JsonEventsOption = Annotated[
 YesOption = Annotated[bool, typer.Option("-y", "--yes", help="Answer yes to every question.")]
 DryRunOption = Annotated[bool, typer.Option("-n", "--dry-run", help="Check everything, change nothing.")]
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="No progress, only the result.")]
+VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Also what there is nothing to say about.")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -47,6 +47,12 @@ def render(
     detach: Annotated[bool, typer.Option("--detach", help="Submit, print the run id, do not wait.")] = False,
     wait: WaitOption = None,
     no_download: NoDownloadOption = False,
+    push: Annotated[
+        str | None,
+        typer.Option(
+            "--push", metavar="NAME", help="When done, push the run's folder by this sync pair from outputs:/."
+        ),
+    ] = None,
     target: TargetOption = None,
     gpu: GpuOption = None,
     retry_oom_on: Annotated[
@@ -84,6 +90,7 @@ def render(
         retry_oom_on=retry_oom_on,
         max_cost=parse_max_cost(max_cost),
         may_deploy=not no_deploy,
+        push=push,
         waiting=Waiting(wait_s=parse_wait(wait), is_detached=detach, is_download=not no_download),
     )
     context = open_context(

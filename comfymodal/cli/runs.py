@@ -123,16 +123,16 @@ def again(
     as_events: JsonEventsOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Render the same workflow with the same seeds and inputs once more."""
+    """Do the same once more: a workflow with its seeds and inputs, a sync of the same places."""
     from comfymodal.operations.follow import Waiting
     from comfymodal.operations.render import Again
-    from comfymodal.operations.render import again as render_again
+    from comfymodal.operations.runs import again_run
     from comfymodal.output.show import show
 
     context = open_context(config, target=target, comfyui__url=comfy_url)
     with open_desk(as_json=as_json, as_events=as_events, yes=yes, quiet=quiet) as desk:
         wish = Again(out=out, gpu=gpu, max_cost=parse_max_cost(max_cost), waiting=Waiting(wait_s=parse_wait(wait)))
-        report = render_again(context.ledger.get(run), context, desk, wish)
+        report = again_run(run, context, desk, wish)
         show(report, desk, command=["runs", "again"])
     raise typer.Exit(report.exit_code)
 

@@ -7,7 +7,7 @@ import os
 import re
 import socket
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,9 @@ LEGACY_MODEL_FOLDERS = {
 }
 """Older names of the same folder; people's volumes still use them."""
 
+FRESH = "fresh"
+"""In an engine's folder: empty folders whose only use is that their times change."""
+
 _NO_MODEL_FOLDERS = {"custom_nodes", "base_path", "is_default"}
 """Names that mean something else in ComfyUI's file of model paths."""
 
@@ -83,13 +86,15 @@ class Launch:
     models: str | None
     idle_stop_s: float | None
     boot_timeout_s: float
+    mounts: tuple[str, ...] = ()
+    """Further folders like `models`, looked through after it: buckets. What comes to them needs `renew_lists`."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Launch:
-        lists = {key: tuple(data[key]) for key in ("argv", "arguments")}
+        lists = {key: tuple(data.get(key) or ()) for key in ("argv", "arguments", "mounts")}
         return cls(**{**data, **lists})
 
 
@@ -105,9 +110,10 @@ def needs_cpu_flag(python: str) -> bool:
 def build_argv(launch: Launch, *, folder: Path, port: int) -> list[str]:
     """The whole command line; `folder` is where this engine keeps outputs, temporary files and settings."""
     (folder / "web").mkdir(exist_ok=True)
-    model_paths = (
-        ["--extra-model-paths-config", str(write_model_paths(Path(launch.models), folder))] if launch.models else []
-    )
+    model_paths = []
+    if launch.models:
+        written = write_model_paths(Path(launch.models), folder, [Path(mount) for mount in launch.mounts])
+        model_paths = ["--extra-model-paths-config", str(written)]
     return [
         *launch.argv,
         *("--listen", "127.0.0.1", "--port", str(port)),
@@ -119,25 +125,43 @@ def build_argv(launch: Launch, *, folder: Path, port: int) -> list[str]:
     ]
 
 
-def write_model_paths(models: Path, folder: Path) -> Path:
-    """Write the YAML that makes ComfyUI look for models under `models` first; return its path.
+def write_model_paths(models: Path, folder: Path, mounts: Sequence[Path] = ()) -> Path:
+    """Write the YAML that makes ComfyUI look for models under `models` first, then under `mounts`; return its path.
 
     Symlinks into ComfyUI's own models folder do not work: it ships every type's folder already.
     """
-    try:
-        found = {entry.name for entry in models.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
-    except OSError:
-        found = set()
+    found = set[str]().union(*(_folders_in(place) for place in (models, *mounts)))
     legacy = {name for names in LEGACY_MODEL_FOLDERS.values() for name in names}
     names = [*MODEL_FOLDERS, *sorted(found - set(MODEL_FOLDERS) - legacy - _NO_MODEL_FOLDERS)]
-    section: dict[str, Any] = {"base_path": str(models), "is_default": True}
-    for name in names:
-        section[name] = "\n".join([name, *LEGACY_MODEL_FOLDERS.get(name, ())])
+    places = {name: "\n".join([name, *LEGACY_MODEL_FOLDERS.get(name, ())]) for name in names}
+    sections: dict[str, Any] = {"comfymodal": {"base_path": str(models), "is_default": True, **places}}
+    for number, mount in enumerate(mounts, 1):
+        sections[f"mount{number}"] = {"base_path": str(mount), **places}
+    if mounts:
+        sections[FRESH] = {"base_path": str(folder / FRESH), **places}
     path = folder / "extra_model_paths.yaml"
     # JSON is YAML, and quotes every name; but YAML writes DEL, and what lies beyond 16 bits, in its own way.
-    text = json.dumps({"comfymodal": section}, indent=1).replace("\x7f", "\\x7f")
+    text = json.dumps(sections, indent=1).replace("\x7f", "\\x7f")
     write_text(path, _SURROGATE_PAIR.sub(lambda pair: f"\\U{_code_point(pair):08x}", text))
     return path
+
+
+def renew_lists(folder: Path, names: Iterable[str]) -> None:
+    """Make the ComfyUI that was started with mounts list these model folders anew; `folder` is the engine's.
+
+    It keeps a list until the time of a folder changes, and in a mounted bucket that of no folder ever does.
+    """
+    for name in names:
+        place = folder / FRESH / name
+        place.mkdir(parents=True, exist_ok=True)
+        os.utime(place)
+
+
+def _folders_in(place: Path) -> set[str]:
+    try:
+        return {entry.name for entry in place.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
+    except OSError:
+        return set()
 
 
 def _code_point(pair: re.Match[str]) -> int:

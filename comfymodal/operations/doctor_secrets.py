@@ -12,15 +12,13 @@ from comfymodal.operations.examine import Check, Finding
 from comfymodal.operations.setup import set_hint
 from comfymodal.storage.ends import RemoteEnd, VolumeEnd
 from comfymodal.storage.keys import key_names
+from comfymodal.storage.rclone.session import region_of
 from comfymodal.storage.values import Remote
-from comfymodal.targets.modal.known_secrets import KnownSecret, known_secret
+from comfymodal.targets.modal.known_secrets import MOUNT_KEYS, KnownSecret, known_secret
 from comfymodal.targets.spec import ModalSpec
 
 if TYPE_CHECKING:
     from comfymodal.project.schema import Project
-
-MOUNT_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-"""The only names under which Modal looks for the keys of a mounted bucket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +72,27 @@ def _look(wanted: Wanted, environment: str | None) -> Finding:
     for pair in pairs:
         missing = missing_keys(KnownSecret(wanted.secret, pair), environment) or ()
         if not missing:
-            return Finding("ok", f"has {' and '.join(pair)}")
+            return _look_at_region(wanted, f"has {' and '.join(pair)}", environment)
         if len(missing) == 1:
             # Containers stop at the first name of which anything is set.
             return _fail(f"lacks {missing[0]}", _add_hint(missing, wanted.secret), is_needed=is_needed)
     what = f"has no keys for this remote ({' or '.join(' and '.join(pair) for pair in pairs)})"
     return _fail(what, _add_hint(pairs[-1], wanted.secret), is_needed=is_needed)
+
+
+def _look_at_region(wanted: Wanted, told: str, environment: str | None) -> Finding:
+    """Modal finds the region of Amazon's buckets by itself; of others it knows what the secret says."""
+    from comfymodal.targets.modal.secrets import missing_keys
+
+    region = wanted.remote.region or region_of(wanted.remote.endpoint)
+    if (
+        not wanted.is_mounted
+        or region is None
+        or missing_keys(KnownSecret(wanted.secret, ("AWS_REGION",)), environment) == ()
+    ):
+        return Finding("ok", told)
+    hint = f"add AWS_REGION={region} to {wanted.secret} at https://modal.com/secrets"
+    return Finding("warn", f"{told}, but not AWS_REGION: a mount may be tried in the wrong region", hint)
 
 
 def _fail(what: str, hint: str, *, is_needed: bool) -> Finding:

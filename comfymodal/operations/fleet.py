@@ -6,12 +6,22 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from comfymodal.costs.rates import Rate, container_rate, cpu_rate, hourly_text, money_json, money_text, parse_gpu
+from comfymodal.costs.rates import (
+    Rate,
+    container_rate,
+    cpu_rate,
+    hourly_text,
+    money_json,
+    money_text,
+    parse_gpu,
+    sync_rate,
+)
 from comfymodal.operations.fleet_results import ContainerView, Does
 from comfymodal.operations.views import iso_time
 from comfymodal.targets.modal import fleet
 from comfymodal.targets.modal.fleet import ContainerRun, LiveContainer
 from comfymodal.targets.modal.names import app_name, board_name
+from comfymodal.targets.modal.recipe import SYNC_FUNCTION
 from comfymodal.targets.modal.warm import Warmth, last_keeper
 from comfymodal.targets.spec import ModalSpec
 
@@ -63,6 +73,21 @@ def look_at(spec: ModalSpec, app_id: str, warmth: Warmth | None) -> list[Priced]
     is_open = any(one.id not in runs for one in containers)
     helpers = Helpers(keeper, fleet.count_helpers(app_name(spec.project), spec.environment) if is_open else 0)
     return explain(containers, runs, warmth, wanted_by(spec), helpers, now=time.time())
+
+
+def look_at_sync(spec: ModalSpec, app_id: str) -> list[Priced]:
+    """Every container of the project's app that moves files, the oldest first."""
+    containers = fleet.list_containers(spec.environment, app_id=app_id)
+    runs = fleet.runs_in(board_name(spec.project), spec.environment, {one.id for one in containers})
+    wanted = Wanted((), 0, float(SYNC_FUNCTION["scaledown_window"]), float(SYNC_FUNCTION["startup_timeout"]))
+    now = time.time()
+    found = []
+    for one in containers:
+        does, why = _reason(one, runs.get(one.id), wanted, now)
+        found.append(_on_cpu(one, does, why, sync_rate(), now))
+        if does == "runs":
+            found[-1] = replace(found[-1], view=replace(found[-1].view, run_id=runs[one.id].run_id))
+    return found
 
 
 def explain(
@@ -136,7 +161,10 @@ def _is_of_pool(gpus: tuple[str, ...], warmth: Warmth, wanted: Wanted) -> bool:
 
 
 def _helper(one: LiveContainer, does: Does, why: str, now: float) -> Priced:
-    rate = cpu_rate()
+    return _on_cpu(one, does, why, cpu_rate(), now)
+
+
+def _on_cpu(one: LiveContainer, does: Does, why: str, rate: Rate, now: float) -> Priced:
     view = _view(one, (), now).view
     text = f"{money_text(rate.nanodollars_per_s * 3600)}/h"
     usd = money_json(rate.nanodollars_per_s * 3600)

@@ -75,25 +75,27 @@ def _open_app(request: LogRequest, context: Context) -> OpenLog:
         raise UsageError(
             "which run? comfymodal logs RUN", hint="of the ComfyUI on this machine: comfymodal engine logs"
         )
-    from comfymodal.targets.modal.logs import app_lines
+    from comfymodal.targets.modal.logs import ProjectLogs
     from comfymodal.targets.modal.session import connect
 
     spec = context.modal_spec()
     connect(spec.workspace)
     now = time.time()
     reach_s = request.since_s or (SEARCHED_S if request.grep else None)
-    first = app_lines(spec, since=None if reach_s is None else now - reach_s, count=request.count)
-    follower = Follower(first, lambda since: app_lines(spec, since=since, count=request.count), now)
+    logs = ProjectLogs(spec)
+    first = logs.app_lines(since=None if reach_s is None else now - reach_s, count=request.count)
+    follower = Follower(first, lambda since: logs.app_lines(since=since, count=request.count), now)
     return _open(None, first, request, lambda: follower.follow(lambda: False))
 
 
 def _open_on_modal(run: Run | str, request: LogRequest, spec: ModalSpec, desk: Desk) -> OpenLog:
     from comfymodal.targets.modal.calls import state_of
-    from comfymodal.targets.modal.logs import kept_log, run_lines
+    from comfymodal.targets.modal.logs import ProjectLogs, kept_log
     from comfymodal.targets.modal.session import connect
 
     connect(spec.workspace)
     run_id = run if isinstance(run, str) else run.id
+    logs = ProjectLogs(spec)
 
     def is_over() -> bool:
         call_id = _scope(run, spec).call_id
@@ -103,7 +105,7 @@ def _open_on_modal(run: Run | str, request: LogRequest, spec: ModalSpec, desk: D
         # Asked for each time: it may have been waiting for a container, or lost one.
         scope, now = _scope(run, spec), time.time()
         until = now if scope.ended_at is None else min(now, scope.ended_at + TAIL_S)
-        return run_lines(spec, scope, since=max(since, scope.started_at - SKEW_S), until=until)
+        return logs.run_lines(scope, since=max(since, scope.started_at - SKEW_S), until=until)
 
     first = read(0.0)
     if not first and is_over():

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from comfymodal.targets.spec import ContainerSpec, ImageSpec, ModalSpec, VolumeSpec
+from comfymodal.operations.ends import remote_of
+from comfymodal.storage.rclone.session import region_of
+from comfymodal.targets.spec import ContainerSpec, ImageSpec, ModalSpec, MountSpec, VolumeSpec
 
 if TYPE_CHECKING:
-    from comfymodal.project.schema import ComfyUI, Project
+    from comfymodal.project.schema import ComfyUI, Mount, Project
 
 NEWEST_COMFYUI = "0.45.2"
 """What an image has when the project names no version: ComfyUI's newest release when this comfymodal was released
@@ -22,14 +24,27 @@ def modal_spec(project: Project, state: Path) -> ModalSpec:
         project=project.project,
         environment=project.modal.environment,
         workspace=project.modal.workspace,
-        volumes={
-            "models": VolumeSpec(volumes.models.name, volumes.models.version),
-            "inputs": VolumeSpec(volumes.inputs.name, volumes.inputs.version),
-            "outputs": VolumeSpec(volumes.outputs.name, volumes.outputs.version),
-        },
+        volumes={role: _volume(getattr(volumes, role)) for role in type(volumes).model_fields},
         image=_image(project.comfyui),
         containers=_containers(project.comfyui),
         state=state,
+        mounts={name: _mount(project, mount) for name, mount in project.mounts.items()},
+    )
+
+
+def _volume(volume: Any) -> VolumeSpec:
+    return VolumeSpec(volume.name, volume.version)
+
+
+def _mount(project: Project, mount: Mount) -> MountSpec:
+    end = remote_of(project, mount.remote, mount.path)
+    remote = end.remote
+    return MountSpec(
+        bucket=remote.bucket,
+        prefix=remote.prefix,
+        endpoint=remote.endpoint,
+        region=remote.region or region_of(remote.endpoint),
+        secret=str(end.secret),
     )
 
 

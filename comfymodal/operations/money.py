@@ -11,6 +11,8 @@ from comfymodal.costs.budget import fit
 from comfymodal.costs.estimate import Estimate, estimate
 from comfymodal.costs.rates import (
     AS_OF,
+    SYNC_CONTAINER_CORES,
+    SYNC_CONTAINER_GIB,
     Rate,
     container_rate,
     hourly_text,
@@ -18,13 +20,18 @@ from comfymodal.costs.rates import (
     money_text,
     nanodollars_of,
     parse_gpu,
+    sync_rate,
 )
+from comfymodal.costs.sync_estimate import IDLE_S
 from comfymodal.operations.context import Context
 from comfymodal.runs.ledger import Run
 from comfymodal.targets.spec import ModalSpec
 
 CLOSING_S = 30.0
 """Before Modal's own timeout the job stops by itself, so that what is finished is committed."""
+
+SYNC_TIMEOUT_S, SYNC_STARTUP_S = 24 * 3600.0, 60.0
+"""The longest a call may take on Modal, and the longest its container, which has nothing to load, takes to start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +43,15 @@ class Price:
     deadline_s: float
     is_shortened: bool
     samples: int
+    what: str = ""
+    """The container, where it has no GPU."""
 
     def event(self, spec: ModalSpec) -> dict[str, Any]:
         """For the one line the operator sees before anything is paid."""
         return {
             "type": "price",
             "where": " ".join(part for part in ("Modal", spec.workspace, spec.environment) if part),
-            "gpu": self.rate.gpu,
+            "gpu": self.rate.gpu or self.what,
             "per_hour": hourly_text(self.rate),
             "typical": None if self.estimate.typical is None else money_text(self.estimate.typical),
             "samples": self.samples,
@@ -76,12 +85,29 @@ def price_run(run: Run, context: Context, *, max_cost: int | None) -> tuple[Run,
         )
     told = estimate(rate, typical_s=typical_s, deadline_s=deadline_s, **around)
     price = Price(rate, told, deadline_s, deadline_s < wanted_s, len(seconds))
-    origin = {**job["origin"], "rate": rate.to_dict()}
-    request = {
-        **run.request,
-        "job": {**job, "deadline_s": deadline_s, "is_budget_deadline": price.is_shortened, "origin": origin},
-    }
-    return replace(run, request=request, rate=rate.to_dict()), price
+    return _priced(run, price), price
+
+
+def price_sync(run: Run, context: Context) -> tuple[Run, Price | None]:
+    """As `price_run`, for a run that moves files: how long it takes nobody knows, so only its limit is told."""
+    if run.target != "modal":
+        return run, None
+    rate, wanted_s = sync_rate(), SYNC_TIMEOUT_S - CLOSING_S
+    around = {"startup_s": SYNC_STARTUP_S, "scaledown_window_s": IDLE_S}
+    deadline_s, limit = wanted_s, _per_run(context)
+    if limit is not None:
+        deadline_s = fit(rate, budget_nanodollars=limit, wanted_deadline_s=wanted_s, typical_s=None, **around)
+    told = estimate(rate, typical_s=None, deadline_s=deadline_s, **around)
+    what = f"{SYNC_CONTAINER_CORES} cores, {SYNC_CONTAINER_GIB} GiB"
+    price = Price(rate, told, deadline_s, deadline_s < wanted_s, 0, what)
+    return _priced(run, price), price
+
+
+def _priced(run: Run, price: Price) -> Run:
+    job = run.request["job"]
+    origin = {**job["origin"], "rate": price.rate.to_dict()}
+    more = {"deadline_s": price.deadline_s, "is_budget_deadline": price.is_shortened, "origin": origin}
+    return replace(run, request={**run.request, "job": {**job, **more}}, rate=price.rate.to_dict())
 
 
 def cost_of(run: Run, outcome: Mapping[str, Any]) -> int | None:
@@ -96,8 +122,8 @@ def cost_of(run: Run, outcome: Mapping[str, Any]) -> int | None:
 
 
 def idle_text(run: Run, context: Context) -> str | None:
-    """What the container that stays warm after a run may still cost; None where there is none."""
-    if run.rate is None or context.project.target != "modal":
+    """What the container that stays warm after a run may still cost; None where there is none with a GPU."""
+    if run.kind != "render" or run.rate is None or context.project.target != "modal":
         return None
     window_s = context.modal_spec().containers.scaledown_window_s
     cost = round(int(run.rate["nanodollars_per_s"]) * window_s)

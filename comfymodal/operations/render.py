@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from comfymodal.costs.rates import parse_gpu
-from comfymodal.errors import ComfymodalError, OutOfMemoryError, UsageError
+from comfymodal.errors import CancelledError, OutOfMemoryError, PartialError, UsageError
 from comfymodal.jobs.contract import VERSION
 from comfymodal.operations.check import check_workflow, nodes_of_engine
 from comfymodal.operations.collect import require_writable
 from comfymodal.operations.context import Context
 from comfymodal.operations.desk import Desk
-from comfymodal.operations.follow import Waiting, deferred_interrupt, follow, report
+from comfymodal.operations.ends import Pair
+from comfymodal.operations.follow import Waiting, submit
 from comfymodal.operations.money import Price, price_run
 from comfymodal.operations.ready import ready_engine
+from comfymodal.operations.render_end import RenderEnding
 from comfymodal.operations.results import ChangeView, RenderPlan, RunReport
 from comfymodal.runs.ledger import Run
 from comfymodal.runs.names import new_run_id
@@ -44,6 +46,8 @@ class RenderRequest:
     max_cost: int | None = None
     """Nanodollars."""
     may_deploy: bool = True
+    push: str | None = None
+    """Pair to push the run's folder by when it is done."""
     waiting: Waiting = field(default_factory=Waiting)
 
 
@@ -69,21 +73,24 @@ class Prepared:
 def render(request: RenderRequest, context: Context, desk: Desk) -> RunReport:
     """Render one workflow and bring every output back. Raises any `ComfymodalError`; nothing is half-written."""
     _require_gpus((request.gpu, request.retry_oom_on), context)
+    pair = _pair_to_push(request, context, desk)
     prepared = _prepare(request, context, desk, may_set_up=request.may_deploy)
     run, price = price_run(build_run(request, prepared, context), context, max_cost=request.max_cost)
     _tell_price(price, context, desk)
     for upload in prepared.overridden.uploads:
         context.target.put_input(upload.path, Path(upload.name).name)
-    done = submit(run, context, desk, waiting=request.waiting, reserve=price.estimate.worst if price else None)
-    if request.retry_oom_on is None or (done.error or {}).get("code") != OutOfMemoryError.code:
-        return done
-    desk.warn(f"{(done.error or {}).get('message')}; once more on {request.retry_oom_on}")
-    once_more = Again(out=request.out, gpu=request.retry_oom_on, max_cost=request.max_cost, waiting=request.waiting)
-    return again(context.ledger.get(run.id), context, desk, once_more)
+    reserve = price.estimate.worst if price else None
+    done = submit(run, context, desk, RenderEnding(), waiting=request.waiting, reserve=reserve)
+    if request.retry_oom_on is not None and (done.error or {}).get("code") == OutOfMemoryError.code:
+        desk.warn(f"{(done.error or {}).get('message')}; once more on {request.retry_oom_on}")
+        once_more = Again(out=request.out, gpu=request.retry_oom_on, max_cost=request.max_cost, waiting=request.waiting)
+        done = again(context.ledger.get(run.id), context, desk, once_more)
+    return done if pair is None else _pushed(done, pair, context, desk)
 
 
 def plan_render(request: RenderRequest, context: Context, desk: Desk) -> RenderPlan:
     """All that `render` does before it submits, but installs nothing: raises `NotReadyError` without an engine."""
+    _pair_to_push(request, context, desk)
     prepared = _prepare(request, context, desk, may_set_up=False)
     folder, _ = _folder(request, context, "<run id>")
     return RenderPlan(
@@ -149,31 +156,6 @@ def build_run(request: RenderRequest, prepared: Prepared, context: Context) -> R
     )
 
 
-def submit(run: Run, context: Context, desk: Desk, *, waiting: Waiting, reserve: int | None = None) -> RunReport:
-    """Enter the run into the ledger, hand its job over, and follow it unless detached.
-
-    `reserve` is the most it may cost, in nanodollars: parallel commands see it before anything is spent.
-    """
-    context.ledger.add(run, reserve)
-    with deferred_interrupt() as interrupted:
-        try:
-            call_id = context.target.submit(run.request["job"])
-        except ComfymodalError as exc:
-            # Nobody has it: what was reserved is free again.
-            context.ledger.settle(
-                run.id, status="failed", ended_at=time.time(), result={"status": "failed", "error": exc.to_dict()}
-            )
-            raise
-        context.ledger.note_call(run.id, call_id)
-        run = replace(run, call_id=call_id, status="running")
-        desk.event({"type": "submitted", "run_id": run.id, "target": run.target})
-    if interrupted:
-        context.target.cancel(run.id, call_id)
-    if waiting.is_detached:
-        return replace(report(context.ledger.get(run.id)), exit_code=0)
-    return follow(run, context, desk, waiting=waiting)
-
-
 def with_flags_of(run: Run, context: Context) -> Context:
     """The context the run was made in: a run sent to a server of the operator's goes on there."""
     return context.reopen({**run.request["flags"], **context.flags})
@@ -195,6 +177,10 @@ def _checked(
     graph: Graph, overrides: tuple[Override, ...], context: Context, desk: Desk, *, allow_partial: bool
 ) -> Overridden:
     overridden, problems = check_workflow(graph, overrides, nodes_of_engine(graph, context))
+    if any(problem.kind == "missing_model" for problem in problems) and context.target.look_again_for_models(
+        desk.event
+    ):
+        overridden, problems = check_workflow(graph, overrides, nodes_of_engine(graph, context))
     # What the server may still render without is only said, when that was asked for; it refuses if nothing is left.
     blocking = [
         problem
@@ -256,7 +242,35 @@ def again(run: Run, context: Context, desk: Desk, wish: Again) -> RunReport:
     )
     priced, price = price_run(repeated, context, max_cost=wish.max_cost)
     _tell_price(price, context, desk)
-    return submit(priced, context, desk, waiting=wish.waiting, reserve=price.estimate.worst if price else None)
+    reserve = price.estimate.worst if price else None
+    return submit(priced, context, desk, RenderEnding(), waiting=wish.waiting, reserve=reserve)
+
+
+def _pair_to_push(request: RenderRequest, context: Context, desk: Desk) -> Pair | None:
+    """Raises, before anything is paid for, what would keep the outputs from being pushed."""
+    if request.push is None:
+        return None
+    if request.waiting.is_detached:
+        raise UsageError("--push waits for the run, and --detach does not", hint="leave one of them out")
+    from comfymodal.operations.sync import plan_push
+
+    return plan_push(request.push, context, desk)
+
+
+def _pushed(done: RunReport, pair: Pair, context: Context, desk: Desk) -> RunReport:
+    """The render's report with what became of the push; a push that failed does not make the render a failure."""
+    from comfymodal.operations.sync import push
+
+    if done.run.status not in ("succeeded", "partial"):
+        return done
+    sent = push(pair, done.run.id, context, desk)
+    done = replace(done, push=sent.pairs[0])
+    if sent.exit_code == 0:
+        return done
+    error = {**(sent.error or {}), "hint": f"the outputs are here and on the volume; comfymodal sync {pair.name}"}
+    error["message"] = f"run {done.run.id} was not pushed by {pair.name}: {error.get('message')}"
+    code = CancelledError.exit_code if sent.exit_code == CancelledError.exit_code else PartialError.exit_code
+    return replace(done, error=done.error or error, exit_code=code)
 
 
 def _require_gpus(names: Sequence[str | None], context: Context) -> None:

@@ -71,6 +71,8 @@ class RunReport:
     receipt: str | None
     error: Mapping[str, Any] | None
     exit_code: int
+    push: Mapping[str, Any] | None = None
+    """What `--push` came to: a pair as in `sync`."""
 
 
 @dataclass(frozen=True, slots=True)

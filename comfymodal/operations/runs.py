@@ -8,13 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from comfymodal.errors import NotFoundError, NotReadyError, ServiceError
+from comfymodal.errors import NotFoundError, NotReadyError, ServiceError, UsageError
 from comfymodal.operations.context import Context
 from comfymodal.operations.desk import Desk
-from comfymodal.operations.follow import Waiting, finish, follow, lost_outcome, report, settle
+from comfymodal.operations.ending import Report, ending_of, settle
+from comfymodal.operations.follow import Waiting, follow, report
 from comfymodal.operations.ready import ready_engine
-from comfymodal.operations.render import with_flags_of
-from comfymodal.operations.results import RunCancelled, RunList, RunReport
+from comfymodal.operations.render import Again, with_flags_of
+from comfymodal.operations.render import again as render_again
+from comfymodal.operations.results import RunCancelled, RunList
+from comfymodal.operations.sync import again as sync_again
 from comfymodal.operations.views import run_view
 from comfymodal.runs.ledger import Run
 
@@ -35,22 +38,26 @@ def list_runs(context: Context, desk: Desk, *, limit: int) -> RunList:
     return RunList(tuple(run_view(run) for run in found))
 
 
-def show_run(name: str, context: Context) -> RunReport:
+def show_run(name: str, context: Context) -> Report:
     return report(_refresh(context.ledger.get(name), context))
 
 
-def fetch_run(name: str, context: Context, desk: Desk, *, out: Path | None, waiting: Waiting) -> RunReport:
-    """Bring a run's outputs here: follows one that still runs, goes on with a download that was cut.
+def fetch_run(name: str, context: Context, desk: Desk, *, out: Path | None, waiting: Waiting) -> Report:
+    """Bring what a run left here: follows one that still runs, goes on with a download that was cut.
 
-    A run whose worker was killed is looked for on its server: what finished there is collected, nothing is rendered.
+    A render whose worker was killed is looked for on its server: what finished there is collected, nothing is
+    rendered. Of a sync there is nothing to bring: its end is told.
     """
     run = _known_run(name, context)
     context = context.at_target_of(run)
     run = _refresh(run, context)
     if out is not None:
         run = replace(run, request={**run.request, "folder": str(out.absolute()), "is_own_folder": False})
+    ending = ending_of(run)
     if run.is_active:
-        return follow(run, context, desk, waiting=waiting)
+        return follow(run, context, desk, ending, waiting=waiting)
+    if run.kind != "render":
+        return ending.report(run)
     outcome = {"status": run.status, "ended_at": run.ended_at, **(run.result or {})}
     # On Modal a container that is gone took its server with it.
     may_be_on_server = run.target == "local" and run.status in ("failed", "partial")
@@ -60,13 +67,25 @@ def fetch_run(name: str, context: Context, desk: Desk, *, out: Path | None, wait
         job = {**run.request["job"], "collect_only": True}
         call_id = context.target.submit(job)
         context.ledger.note_call(run.id, call_id)
-        return follow(replace(run, call_id=call_id, status="running"), context, desk, waiting=waiting)
-    return finish(run, outcome, context, desk)
+        return follow(replace(run, call_id=call_id, status="running"), context, desk, ending, waiting=waiting)
+    return ending.finish(run, outcome, context, desk)
 
 
-def attach_run(name: str, context: Context, desk: Desk, *, out: Path | None, waiting: Waiting) -> RunReport:
+def attach_run(name: str, context: Context, desk: Desk, *, out: Path | None, waiting: Waiting) -> Report:
     """Follow a run from any terminal, on any machine with the same project; Ctrl-C leaves it running."""
     return fetch_run(name, context, desk, out=out, waiting=replace(waiting, keeps_run=True))
+
+
+def again_run(name: str, context: Context, desk: Desk, wish: Again) -> Report:
+    """The same job once more: a workflow with its seeds and inputs, a sync of the same two places."""
+    run = context.ledger.get(name)
+    if run.kind == "render":
+        return render_again(run, context, desk, wish)
+    if run.kind != "sync":
+        raise UsageError(f"run {run.id} is a {run.kind}: repeat the command itself")
+    if wish.gpu or wish.out:
+        raise UsageError(f"run {run.id} is a sync: it has no GPU and no output folder")
+    return sync_again(run, context, desk, waiting=wish.waiting)
 
 
 def cancel_run(name: str, context: Context) -> RunCancelled:
@@ -114,7 +133,7 @@ def _run_of(job: Mapping[str, Any], call_id: str | None, context: Context) -> Ru
         again_of=None,
         request={
             "job": job,
-            **{key: origin[key] for key in ("workflow", "changes", "naming")},
+            **{key: origin[key] for key in ("workflow", "changes", "naming") if key in origin},
             "folder": str(Path(context.project.render.output_dir).absolute() / run_id),
             "is_own_folder": True,
             "flags": {},
@@ -136,7 +155,7 @@ def _refresh(run: Run, context: Context) -> Run:
     seen = context.target.look(run.id, run.call_id, after=0)
     if seen.outcome is None and seen.is_alive:
         return run
-    settle(run, dict(seen.outcome) if seen.outcome else lost_outcome(run, context), context)
+    settle(run, seen.outcome or ending_of(run).lost(run, context), context)
     return context.ledger.get(run.id)
 
 
@@ -149,5 +168,5 @@ def _find_submitted(run: Run, context: Context) -> Run:
         return run
     # Should it be waiting somewhere after all, it must not start: whoever reads on thinks it is lost.
     context.target.cancel(run.id, "")
-    settle(run, lost_outcome(run, context), context)
+    settle(run, ending_of(run).lost(run, context), context)
     return context.ledger.get(run.id)

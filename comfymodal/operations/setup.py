@@ -43,7 +43,7 @@ def set_up(folder: Path, context: Context, desk: Desk, *, is_dry_run: bool) -> S
     connect(spec.workspace)
     workspace, environment = workspace_name(), environment_name(spec.environment)
     desk.event({"type": "phase", "phase": "volumes"})
-    volumes = tuple(_volume(role, spec, is_dry_run=is_dry_run) for role in spec.volumes)
+    volumes = tuple(_volume(role, spec, is_dry_run=is_dry_run) for role in spec.render_volumes)
     _tell_versions(volumes, spec, desk)
     desk.event({"type": "phase", "phase": "secrets"})
     secrets = _secrets(spec, local, is_dry_run=is_dry_run)
@@ -124,15 +124,28 @@ def _tell_versions(rows: tuple[VolumeRow, ...], spec: ModalSpec, desk: Desk) -> 
 
 
 def _secrets(spec: ModalSpec, local: Values, *, is_dry_run: bool) -> tuple[SecretRow, ...]:
-    needed = spec.containers.secrets
-    return tuple(
-        _secret(known_secret(name), spec.environment, local, is_needed=name in needed, is_dry_run=is_dry_run)
-        for name in secret_names(needed)
-    )
+    needed = (*spec.containers.secrets, *(mount.secret for mount in spec.mounts.values()))
+    rows = []
+    for name in secret_names(needed):
+        secret, more, is_needed = known_secret(name), _region_for(name, spec), name in needed
+        rows.append(_secret(secret, spec.environment, local, more=more, is_needed=is_needed, is_dry_run=is_dry_run))
+    return tuple(rows)
+
+
+def _region_for(secret: str, spec: ModalSpec) -> dict[str, str]:
+    """What Modal takes from a mount's secret beside the keys; nothing where the mounts with it disagree."""
+    regions = {mount.region for mount in spec.mounts.values() if mount.secret == secret and mount.region}
+    return {"AWS_REGION": regions.pop()} if len(regions) == 1 else {}
 
 
 def _secret(
-    secret: KnownSecret, environment: str | None, local: Values, *, is_needed: bool, is_dry_run: bool
+    secret: KnownSecret,
+    environment: str | None,
+    local: Values,
+    *,
+    more: Mapping[str, str],
+    is_needed: bool,
+    is_dry_run: bool,
 ) -> SecretRow:
     from comfymodal.targets.modal.secrets import create_secret, missing_keys
 
@@ -145,12 +158,13 @@ def _secret(
     found = local.find(secret)
     if found.missing or not secret.keys:
         return SecretRow(secret.name, "not set", secret.keys, found.missing, None, is_needed, set_hint(secret))
+    values = {**found.values, **more}
     if is_dry_run:
-        return SecretRow(secret.name, "would create", tuple(found.values), (), found.source, is_needed, None)
-    if create_secret(secret, found.values, environment):
-        return SecretRow(secret.name, "created", tuple(found.values), (), found.source, is_needed, None)
+        return SecretRow(secret.name, "would create", tuple(values), (), found.source, is_needed, None)
+    if create_secret(secret, values, environment):
+        return SecretRow(secret.name, "created", tuple(values), (), found.source, is_needed, None)
     # Made by somebody else a moment ago: now it is one that was there.
-    return _secret(secret, environment, local, is_needed=is_needed, is_dry_run=True)
+    return _secret(secret, environment, local, more=more, is_needed=is_needed, is_dry_run=True)
 
 
 def set_hint(secret: KnownSecret) -> str:
@@ -175,7 +189,7 @@ def _what_is_missing(rows: tuple[SecretRow, ...]) -> NotReadyError | None:
         return None
     told = "; ".join(f"{row.name} {_lack(row)}" for row in missing)
     return NotReadyError(
-        f"the project needs secrets (comfyui.secrets) that are not ready: {told}", hint=missing[0].hint
+        f"the project needs secrets (comfyui.secrets, mounts) that are not ready: {told}", hint=missing[0].hint
     )
 
 

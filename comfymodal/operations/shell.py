@@ -63,7 +63,7 @@ def _inside(one: Priced) -> ShellPlan:
 
 
 def _beside(spec: ModalSpec) -> ShellPlan:
-    volumes = [volume.name for volume in spec.volumes.values()]
+    volumes = [volume.name for volume in spec.render_volumes.values()]
     if missing := [spec.volumes[role].name for role in Volumes(spec).missing()]:
         raise NotReadyError(f"there is no volume {', '.join(missing)} yet", hint="comfymodal setup")
     words = [word for name in volumes for word in ("--volume", name)]

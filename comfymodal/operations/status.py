@@ -13,6 +13,7 @@ from comfymodal.operations.fleet_results import Deployed, DriftView, FleetStatus
 from comfymodal.operations.views import iso_time
 from comfymodal.runs.ledger import Run
 from comfymodal.targets.modal.deployment import Deployment, read_deployment
+from comfymodal.targets.modal.fleet import find_app
 from comfymodal.targets.modal.names import app_name
 from comfymodal.targets.modal.plan import changes, describe, fingerprint
 from comfymodal.targets.modal.session import connect
@@ -33,6 +34,8 @@ def fleet_status(context: Context) -> FleetStatus:
     deployment = read_deployment(spec)
     warmth = read_warmth(spec) if deployment is not None else None
     priced = fleet_views.look_at(spec, deployment.app_id, warmth) if deployment is not None else []
+    sync_app = find_app(app_name(spec.project, "sync"), spec.environment)
+    priced += fleet_views.look_at_sync(spec, sync_app) if sync_app is not None else []
     usd, text = fleet_views.total(priced)
     runs = context.ledger.newest(limit=RUNS_READ)
     return FleetStatus(

@@ -15,7 +15,7 @@ from comfymodal.targets.modal import fleet
 from comfymodal.targets.modal.board import Board
 from comfymodal.targets.modal.errors import translated
 from comfymodal.targets.modal.fleet import LiveApp
-from comfymodal.targets.modal.names import app_name, board_name
+from comfymodal.targets.modal.names import app_name, app_names, board_name
 from comfymodal.targets.modal.session import connect
 from comfymodal.targets.modal.warm import forget, read_warmth
 from comfymodal.targets.spec import ModalSpec
@@ -27,11 +27,11 @@ LOOK_EVERY_S = 0.5
 
 
 def stop_fleet(context: Context, desk: Desk, *, is_all: bool, is_dry_run: bool) -> FleetStopped:
-    """End this project's app, or every app of comfymodal in the environment; asks. Nothing deployed is no error."""
+    """End this project's apps, or every app of comfymodal in the environment; asks. Nothing deployed is no error."""
     spec = context.modal_spec()
     connect(spec.workspace)
-    name = app_name(spec.project)
-    apps = [app for app in fleet.list_apps(spec.environment) if is_all or app.name == name]
+    own = app_names(spec.project)
+    apps = [app for app in fleet.list_apps(spec.environment) if is_all or app.name in own]
     priced = _look(apps, spec, is_all=is_all)
     _, per_hour = fleet_views.total(priced)
     views = tuple(one.view for one in priced)
@@ -45,16 +45,19 @@ def stop_fleet(context: Context, desk: Desk, *, is_all: bool, is_dry_run: bool) 
     for app in apps:
         desk.event({"type": "app_stopping", "name": app.name})
         fleet.stop_app(app.name, spec.environment)
-    if name in names:
+    if app_name(spec.project) in names:
         forget(spec)
     everything = tuple(run_id for runs in asked.values() for run_id in runs)
     return FleetStopped(names, views, per_hour, everything, unfinished, is_dry_run)
 
 
 def _look(apps: Sequence[LiveApp], spec: ModalSpec, *, is_all: bool) -> list[Priced]:
-    own = next((app for app in apps if app.name == app_name(spec.project)), None)
-    found = fleet_views.look_at(spec, own.id, read_warmth(spec)) if own is not None else []
-    others = {app.name for app in apps if app is not own and app.containers}
+    own = {app.name: app for app in apps if app.name in app_names(spec.project)}
+    render, sync = own.get(app_name(spec.project)), own.get(app_name(spec.project, "sync"))
+    found = fleet_views.look_at(spec, render.id, read_warmth(spec)) if render is not None else []
+    if sync is not None and sync.containers:
+        found += fleet_views.look_at_sync(spec, sync.id)
+    others = {app.name for app in apps if app.name not in own and app.containers}
     if not (is_all and others):
         return found
     containers = [one for one in fleet.list_containers(spec.environment) if one.app in others]

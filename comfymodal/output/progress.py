@@ -54,6 +54,10 @@ class Progress:
     nodes: Meter = field(default_factory=Meter)
     steps: Meter = field(default_factory=Meter)
     bytes: Meter = field(default_factory=Meter)
+    speed: float = 0.0
+    """Bytes per second, where the mover tells them."""
+    files: tuple[int, int] = (0, 0)
+    """Done and all, of a transfer."""
 
     def take(self, event: Mapping[str, Any], now: float) -> str | None:
         """Note an event; return a line worth keeping on the screen, if it is one."""
@@ -64,6 +68,7 @@ class Progress:
         if phase != self.phase:
             self.phase, self.phase_since = phase, now
             self.steps, self.bytes = Meter(), Meter()
+            self.speed, self.files = 0.0, (0, 0)
         self.text = text
 
     def bar(self) -> tuple[float, float] | None:
@@ -81,11 +86,20 @@ class Progress:
             if (rate := self.steps.rate) is not None:
                 parts.append(f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each")
         elif self.bytes.total > 0:
-            parts.append(f"{bytes_in_words(int(self.bytes.done))}/{bytes_in_words(int(self.bytes.total))}")
+            parts += self._transfer_counts()
         remaining = self.steps.remaining_s or self.bytes.remaining_s
+        if self.speed > 0 and self.bytes.total > self.bytes.done:
+            remaining = (self.bytes.total - self.bytes.done) / self.speed
         if remaining is not None:
             parts.append(f"{seconds_in_words(remaining)} left")
         return " · ".join(parts)
+
+    def _transfer_counts(self) -> list[str]:
+        done, total = self.files
+        files = [f"{done} of {total} files"] if total else []
+        speed = [f"{bytes_in_words(int(self.speed))}/s"] if self.speed > 0 else []
+        moved = f"{bytes_in_words(int(self.bytes.done))}/{bytes_in_words(int(self.bytes.total))}"
+        return [moved, *speed, *files]
 
     def position(self) -> str:
         """E.g. `prompt 2 of 8 · node 3 of 9`."""
@@ -155,6 +169,10 @@ def _on_inspected(state: Progress, event: Mapping[str, Any], now: float) -> str:
     return f"inspected ComfyUI comes up without a GPU in {seconds} and knows {event.get('classes')} node classes"
 
 
+def _on_mounts_listed(state: Progress, event: Mapping[str, Any], now: float) -> str:
+    return f"mounts    {event.get('files')} model files in buckets ({seconds_in_words(float(event['seconds']))})"
+
+
 def _on_proof(state: Progress, event: Mapping[str, Any], now: float) -> str:
     return f"proved    {event.get('what')} ({seconds_in_words(float(event['seconds']))})"
 
@@ -214,7 +232,38 @@ def _on_fetching(state: Progress, event: Mapping[str, Any], now: float) -> None:
         state.bytes.read(float(event.get("done_bytes") or 0), float(event["total_bytes"]), now)
 
 
+def _on_pair(state: Progress, event: Mapping[str, Any], now: float) -> str:
+    state.enter("pair", now, str(event.get("name")))
+    return f"pair      {event.get('name')}: here {event.get('here')}, there {event.get('there')}"
+
+
+def _on_hashing(state: Progress, event: Mapping[str, Any], now: float) -> None:
+    state.enter("hashing", now, str(event.get("name")))
+    state.bytes.read(float(event.get("done_bytes") or 0), float(event.get("total_bytes") or 0), now)
+
+
+def _on_plan(state: Progress, event: Mapping[str, Any], now: float) -> str:
+    state.enter("plan", now)
+    counts = event.get("counts") or {}
+    told = [f"{number} {str(kind).replace('_', ' ')}" for kind, number in sorted(counts.items()) if number]
+    size = bytes_in_words(int(event.get("copy_bytes") or 0))
+    copies = f"{event['copy_files']} to copy ({size})" if event.get("copy_files") else "nothing to copy"
+    return f"plan      {', '.join([copies, *told])}"
+
+
+def _on_transfer(state: Progress, event: Mapping[str, Any], now: float) -> None:
+    names = [str(name) for name in event.get("names") or ()]
+    state.enter("copy", now, ", ".join(names))
+    state.bytes.read(float(event.get("done_bytes") or 0), float(event.get("total_bytes") or 0), now)
+    state.speed = float(event.get("speed") or 0)
+    state.files = (int(event.get("files_done") or 0), int(event.get("files") or 0))
+
+
 _HANDLERS = {
+    "pair": _on_pair,
+    "hashing": _on_hashing,
+    "plan": _on_plan,
+    "transfer": _on_transfer,
     "install": _on_install,
     "engine_looking": _on_engine_looking,
     "engine_starting": _on_engine_starting,
@@ -226,6 +275,7 @@ _HANDLERS = {
     "build_log": _on_build_log,
     "deployed": _on_deployed,
     "inspected": _on_inspected,
+    "mounts_listed": _on_mounts_listed,
     "service_silent": _on_service_silent,
     "proof": _on_proof,
     "submitted": _on_submitted,

@@ -8,33 +8,58 @@ from typing import Any
 
 from comfymodal.errors import ComfymodalError
 from comfymodal.operations.results import RunReport
+from comfymodal.operations.sync_results import SyncReport
 from comfymodal.output.deploy_tables import deploy_table
 from comfymodal.output.desk import TerminalDesk
 from comfymodal.output.engine_tables import engine_table
 from comfymodal.output.envelope import Verdict, build_envelope, build_error_envelope, dump
 from comfymodal.output.fleet_tables import fleet_table
+from comfymodal.output.models_tables import models_table
 from comfymodal.output.screen import write_stderr
 from comfymodal.output.setup_tables import setup_table
+from comfymodal.output.sync_tables import SHOWN_PATHS, sync_errors, sync_lines, sync_table
 from comfymodal.output.tables import Rows, details_of, summary_of, table_of
 from comfymodal.output.words import harmless
 
 
-def show(result: Any, desk: TerminalDesk, *, command: Sequence[str], with_details: bool = False) -> None:
-    """Print a result as the last thing of a command; with details, a run also says what it was."""
+def show(
+    result: Any, desk: TerminalDesk, *, command: Sequence[str], with_details: bool = False, is_verbose: bool = False
+) -> None:
+    """Print a result as the last thing of a command; with details, a run also says what it was.
+
+    `is_verbose`: also the paths of a sync about which there is nothing to say.
+    """
     desk.close()
     if desk.as_json or desk.as_events:
         _print_envelope(build_envelope(result, command=command, warnings=desk.warnings), as_events=desk.as_events)
         return
     titles, rows = (
-        engine_table(result) or deploy_table(result) or setup_table(result) or fleet_table(result) or table_of(result)
+        engine_table(result)
+        or deploy_table(result)
+        or setup_table(result)
+        or fleet_table(result)
+        or models_table(result)
+        or sync_table(result, limit=SHOWN_PATHS if sys.stdout.isatty() else None, is_verbose=is_verbose)
+        or table_of(result)
     )
     if with_details:
         _print_table((), details_of(result))
-        rows = rows if result.outputs or result.texts else []
+        rows = [] if isinstance(result, RunReport) and not (result.outputs or result.texts) else rows
     _print_table(titles, rows)
+    _write_end(result, is_brief=with_details or desk.is_quiet)
+
+
+def _write_end(result: Any, *, is_brief: bool) -> None:
+    """What went wrong, and the last lines with the next command."""
+    if isinstance(result, SyncReport):
+        for error in sync_errors(result):
+            _write_error(error)
+        for line in () if is_brief else sync_lines(result):
+            write_stderr(line)
+        return
     if isinstance(result, Verdict) and result.error is not None:
         _write_error(result.error)
-    if isinstance(result, RunReport) and not with_details and not desk.is_quiet:
+    if isinstance(result, RunReport) and not is_brief:
         write_stderr(summary_of(result))
 
 
@@ -73,7 +98,8 @@ def open_output(report: RunReport) -> None:
 def _write_error(error: Any) -> None:
     write_stderr(f"error: {error.get('message')}")
     for problem in (error.get("problems") or ())[1:]:
-        write_stderr(f"       {problem.get('message')}")
+        words = (problem.get("place"), problem.get("key"), problem.get("message"))
+        write_stderr("       " + ": ".join(str(word) for word in words if word))
     if error.get("hint"):
         write_stderr(f"hint: {error['hint']}")
 

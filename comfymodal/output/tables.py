@@ -9,6 +9,8 @@ from typing import Any
 from comfymodal.costs.rates import money_text, nanodollars_of
 from comfymodal.operations.config import ConfigShown, ConfigValidated
 from comfymodal.operations.results import RenderPlan, RunCancelled, RunList, RunReport, RunView
+from comfymodal.operations.sync_results import ErrandReport, SyncReport
+from comfymodal.output.sync_tables import sync_details
 from comfymodal.output.words import bytes_in_words, count, seconds_in_words, shown_path
 
 Rows = list[tuple[str, ...]]
@@ -16,39 +18,53 @@ Rows = list[tuple[str, ...]]
 
 def table_of(result: Any) -> tuple[tuple[str, ...], Rows]:
     """Column titles (empty for none) and rows of a result. Raises `TypeError` for a result without a builder."""
-    if isinstance(result, RunReport):
-        return (), _report_rows(result)
+    if (rows := _untitled(result)) is not None:
+        return (), rows
     if isinstance(result, RunList):
         return _runs_table(result)
-    if isinstance(result, RenderPlan):
-        return (), _plan_rows(result)
-    if isinstance(result, RunCancelled):
-        status = result.run.status
-        word = "was asked to stop and has not ended yet" if result.is_still_running else status
-        return (), [(f"run {result.run.id} {word if result.was_active else f'had ended already: {status}'}",)]
     if isinstance(result, ConfigShown):
         return ("setting", "value", "from", "read at"), [
             (row.key, _value(row.value), row.origin, row.read_at) for row in result.rows
         ]
-    if isinstance(result, ConfigValidated):
-        return (), [(f"{shown_path(result.path)} is valid (project {result.project})",)]
     raise TypeError(f"no table for {type(result).__name__}")
 
 
-def details_of(report: RunReport) -> Rows:
+def _untitled(result: Any) -> Rows | None:
+    match result:
+        case RunReport():
+            return _report_rows(result)
+        case RenderPlan():
+            return _plan_rows(result)
+        case RunCancelled():
+            status = result.run.status
+            word = "was asked to stop and has not ended yet" if result.is_still_running else status
+            return [(f"run {result.run.id} {word if result.was_active else f'had ended already: {status}'}",)]
+        case ErrandReport():
+            return _errand_rows(result)
+        case ConfigValidated():
+            return [(f"{shown_path(result.path)} is valid (project {result.project})",)]
+    return None
+
+
+def details_of(report: RunReport | SyncReport | ErrandReport) -> Rows:
     """What `runs show` says before the outputs: all that is known of a run."""
     run = report.run
+    if run is None:
+        return []
     rows: Rows = [
         ("run", run.id),
         ("status", run.status),
-        ("workflow", run.title),
+        ("workflow" if run.kind == "render" else "what", run.title),
         ("target", run.target),
         ("started", _time(run.created_at)),
         ("cost", "" if run.cost is None else _cost(run.cost)),
         ("took", "" if run.seconds is None else f"{seconds_in_words(run.seconds)}{_phases(run)}"),
     ]
-    rows += [("set", f"{change.node_id}.{change.input_name} = {_value(change.new)}") for change in report.changes]
-    rows.append(("receipt", shown_path(report.receipt) if report.receipt else ""))
+    if isinstance(report, SyncReport):
+        rows += sync_details(report)
+    if isinstance(report, RunReport):
+        rows += [("set", f"{change.node_id}.{change.input_name} = {_value(change.new)}") for change in report.changes]
+        rows.append(("receipt", shown_path(report.receipt) if report.receipt else ""))
     return [row for row in rows if row[1]]
 
 
@@ -62,7 +78,8 @@ def summary_of(report: RunReport) -> str:
     if report.run.status == "running":
         return f"run {report.run.id} goes on; its outputs: comfymodal runs fetch {report.run.id}"
     cost = f", {_cost(report.run.cost)}" if report.run.cost is not None else ""
-    return f"{report.run.status}: {files}{texts}{took}{_phases(report.run)}{cached}{cost}; next: {next_command}"
+    pushed = f", pushed to {report.push['to']}" if report.push and report.push["status"] == "succeeded" else ""
+    return f"{report.run.status}: {files}{texts}{took}{_phases(report.run)}{cached}{cost}{pushed}; next: {next_command}"
 
 
 def _report_rows(report: RunReport) -> Rows:
@@ -74,6 +91,13 @@ def _report_rows(report: RunReport) -> Rows:
     if not rows and report.run.status != "succeeded":
         rows.append((f"run {report.run.id}: {report.run.status}",))
     return rows
+
+
+def _errand_rows(report: ErrandReport) -> Rows:
+    """What the run says of itself; one that says nothing, how it ended."""
+    return [(key.replace("_", " "), _value(value)) for key, value in report.result.items()] or [
+        (f"run {report.run.id}: {report.run.status}",)
+    ]
 
 
 def _plan_rows(plan: RenderPlan) -> Rows:
@@ -93,7 +117,7 @@ def _plan_rows(plan: RenderPlan) -> Rows:
 def _runs_table(result: RunList) -> tuple[tuple[str, ...], Rows]:
     """With what each cost, where any of them cost something."""
     is_paid = any(run.cost is not None for run in result.runs)
-    titles = ("run", "status", "when", "took", *(("cost",) if is_paid else ()), "workflow")
+    titles = ("run", "status", "when", "took", *(("cost",) if is_paid else ()), "what")
     return titles, [_run_row(run, is_paid=is_paid) for run in result.runs]
 
 

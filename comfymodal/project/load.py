@@ -86,7 +86,8 @@ def json_schema() -> dict[str, Any]:
 def _without_effect(settings: Project, origins: Mapping[str, str]) -> list[str]:
     # Folders for volumes are not warned of: a project that is used on both targets has them for good reason.
     if settings.target == "local":
-        return []
+        # A mount is no folder here: a model that lies in the bucket alone would be missing without a reason.
+        return ["mounts count only on Modal: here ComfyUI sees none of those buckets"] if settings.mounts else []
     idle = sorted(key for key in LOCAL_ONLY if key.startswith("comfyui.") and origins[key].startswith("file "))
     return [f"{key} counts only on the local target" for key in idle]
 

@@ -10,11 +10,18 @@ from typing import Any
 
 from comfymodal.comfyui.outputs import safe_name
 
+NOT_RENDERS = "??????-??????-*-????"
+"""Run ids of jobs that leave no outputs, as a pattern of `storage.filters`."""
 
-def new_run_id(now: float) -> str:
-    """E.g. `261121-093012-k7f3`: UTC date and time, four random letters; sorts by time."""
+
+def new_run_id(now: float, kind: str = "render") -> str:
+    """E.g. `261121-093012-k7f3`: UTC date and time, four random letters; sorts by time.
+
+    That of another job than a render names its kind: `261121-093012-sync-k7f3`.
+    """
     letters = "abcdefghijkmnpqrstuvwxyz23456789"
-    return time.strftime("%y%m%d-%H%M%S-", time.gmtime(now)) + "".join(secrets.choice(letters) for _ in range(4))
+    mark = "".join(secrets.choice(letters) for _ in range(4))
+    return time.strftime("%y%m%d-%H%M%S-", time.gmtime(now)) + (mark if kind == "render" else f"{kind}-{mark}")
 
 
 def name_outputs(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from comfymodal.comfyui import boot
 from comfymodal.comfyui.engines import EngineInstall
+from comfymodal.targets.modal.recipe import SYNC_PACKAGES
 from tests.conftest import ENGINE_DATA, Cli
 from tests.doubles.modal_cloud.client import ModalCloud, container_python
 
@@ -66,11 +67,19 @@ def start_cloud(folder: Path, engine: EngineInstall, *, is_flat: bool = False) -
     python.chmod(0o755)
     return ModalCloud.start(
         folder / "cloud",
-        container_python=container_python(ENGINE_DATA / "test-cache"),
+        container_python=container_python(ENGINE_DATA / "test-cache", SYNC_PACKAGES),
         image_env={"COMFYUI_PATH": str(engine.comfyui_path), "COMFYUI_PYTHON": str(python)},
         hide=[REPOSITORY],
+        buckets=buckets_folder(folder),
         is_flat=is_flat,
     )
+
+
+def buckets_folder(folder: Path) -> Path:
+    """Where the buckets are that functions of this control plane can mount: a folder each."""
+    found = folder / "buckets"
+    found.mkdir(exist_ok=True)
+    return found
 
 
 def write_project(

@@ -23,11 +23,12 @@ from tests.conftest import ENGINE_DATA, Cli, Done
 from tests.doubles.modal_cloud.client import REPOSITORY, ModalCloud, container_python
 
 ROLES = ("models", "inputs", "outputs")
-KNOWN = ("b2-credentials", "hf-credentials", "slack-credentials")
+KNOWN = ("b2-credentials", "hf-credentials", "civitai-credentials", "slack-credentials")
 VALUES = {
     "AWS_ACCESS_KEY_ID": "value-of-the-key-id",
     "AWS_SECRET_ACCESS_KEY": "value-of-the-key",
     "HF_TOKEN": "value-of-hf",
+    "CIVITAI_TOKEN": "value-of-civitai",
 }
 PROOFS = ["app", "mounts", "models", "commit", "secret hf-credentials", "dict", "cancel", "end"]
 
@@ -91,13 +92,14 @@ def test_setup_makes_what_is_missing_once_and_proves_it(modal_cli: Cli, cloud: M
     assert {row["name"]: row["source"] for row in first.json["data"]["secrets"]} == {
         "b2-credentials": ".env",
         "hf-credentials": ".env",
+        "civitai-credentials": ".env",
         "slack-credentials": "the environment",
     }
     assert [row["version"] for row in first.json["data"]["volumes"]] == [2, 2, 2]
     (notice,) = first.json["warnings"]
     assert "still calls version 2 of its volumes beta" in notice
     assert first.json["data"]["next_command"] == "comfymodal deploy"
-    assert len(made) == 6
+    assert len(made) == 7
     # Nothing was made, or overwritten, the second time.
     assert creations(cloud) == made
     assert set(actions(again).values()) == {"kept"}
@@ -140,7 +142,11 @@ def test_what_is_there_is_kept_as_it_is(modal_cli: Cli, cloud: ModalCloud) -> No
         ["AWS_SECRET_ACCESS_KEY"],
     )
     made = creations(cloud)[len(before) :]
-    assert {request["body"]["deployment_name"] for request in made} == {"comfy-inputs", "comfy-outputs"}
+    assert {request["body"]["deployment_name"] for request in made} == {
+        "comfy-inputs",
+        "comfy-outputs",
+        "civitai-credentials",
+    }
     assert cloud.requests("SecretUpdate") == []
 
 

@@ -117,7 +117,9 @@ def _ask(
     # A page that could not be read is logged, and what was read is no listing.
     if errors := [line for line in ended.lines if line.level in ("error", "critical")]:
         raise explain(1, errors, place=place)
-    return {str(entry["Path"]): _remote_state(entry) for entry in _entries(ended.output)}
+    # S3 tells when an object came to it, which says nothing about the file it was.
+    has_times = remote.kind == "b2"
+    return {str(entry["Path"]): _remote_state(entry, has_times=has_times) for entry in _entries(ended.output)}
 
 
 def _may_pass(ended: Ended) -> bool:
@@ -134,12 +136,12 @@ def _entries(output: bytes) -> list[dict[str, Any]]:
     return [entry for entry in found if isinstance(entry, dict)]
 
 
-def _remote_state(entry: dict[str, Any]) -> FileState:
+def _remote_state(entry: dict[str, Any], *, has_times: bool) -> FileState:
     hashes = {str(kind): str(value).lower() for kind, value in (entry.get("Hashes") or {}).items() if value}
     modified = str(entry.get("ModTime") or "")
     # Where the remote gives no id, the time of the upload is what changes with each upload.
     version = entry.get("ID") or (f"modified:{modified}" if modified else None)
-    return FileState(int(entry["Size"]), hashes, _seconds(modified), version)
+    return FileState(int(entry["Size"]), hashes, _seconds(modified) if has_times else None, version)
 
 
 def _seconds(text: str) -> float | None:

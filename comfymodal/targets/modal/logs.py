@@ -54,41 +54,54 @@ class RunScope:
         return line.container_id == self.container_id != "" and not line.call_id and is_during
 
 
-def app_lines(spec: ModalSpec, *, since: float | None, count: int) -> list[LogLine]:
-    """Lines of the project's apps since then, or of each the last `count`, in time order.
+class ProjectLogs:
+    """Modal's logs of a project's apps, which are looked up once: a log that is followed is read each second."""
 
-    Raises `NotFoundError` when nothing is deployed.
-    """
-    with translated(f"cannot read the log of {app_name(spec.project)}"):
-        apps = _live_apps(spec)
-        if not apps:
-            modal.App.lookup(app_name(spec.project), environment_name=spec.environment)
-        lines = [
-            line
-            for app in apps
-            for line in lines_of(app.logs.tail(count) if since is None else app.logs.fetch(since=_as_time(since)))
-        ]
-    return sorted(lines, key=lambda line: line.at)
+    def __init__(self, spec: ModalSpec) -> None:
+        self._spec = spec
+        self._apps: list[modal.App] = []
 
+    def app_lines(self, *, since: float | None, count: int) -> list[LogLine]:
+        """Lines of the apps since then, or of each the last `count`, in time order.
 
-def run_lines(spec: ModalSpec, scope: RunScope, *, since: float, until: float) -> list[LogLine]:
-    """A run's lines in time order: those of its call, and what its container said meanwhile.
+        Raises `NotFoundError` when nothing is deployed.
+        """
+        name = app_name(self._spec.project)
+        with translated(f"cannot read the log of {name}"):
+            apps = self._live_apps() or [modal.App.lookup(name, environment_name=self._spec.environment)]
+            lines = [
+                line
+                for app in apps
+                for line in lines_of(app.logs.tail(count) if since is None else app.logs.fetch(since=_as_time(since)))
+            ]
+        return sorted(lines, key=lambda line: line.at)
 
-    None: it said nothing yet, or Modal dropped them.
-    """
-    first, last = _as_time(max(since, until - SPAN_S)), _as_time(until)
-    with translated("cannot read the run's log"):
-        try:
-            call = modal.FunctionCall.from_id(scope.call_id) if scope.call_id else None
-            own = lines_of(call.logs.fetch(since=first, until=last)) if call else []
-        except (me.NotFoundError, me.LogsFetchError):
-            own = []
-        beside: list[LogLine] = []
-        for app in _live_apps(spec):
-            with contextlib.suppress(me.NotFoundError, me.LogsFetchError):
-                # What belongs to a call is in the call's own log already.
-                beside += [line for line in lines_of(app.logs.fetch(since=first, until=last)) if scope.has(line)]
-    return sorted([*own, *beside], key=lambda line: line.at)
+    def run_lines(self, scope: RunScope, *, since: float, until: float) -> list[LogLine]:
+        """A run's lines in time order: those of its call, and what its container said meanwhile.
+
+        None: it said nothing yet, or Modal dropped them.
+        """
+        first, last = _as_time(max(since, until - SPAN_S)), _as_time(until)
+        with translated("cannot read the run's log"):
+            try:
+                call = modal.FunctionCall.from_id(scope.call_id) if scope.call_id else None
+                own = lines_of(call.logs.fetch(since=first, until=last)) if call else []
+            except (me.NotFoundError, me.LogsFetchError):
+                own = []
+            beside: list[LogLine] = []
+            for app in self._live_apps():
+                with contextlib.suppress(me.NotFoundError, me.LogsFetchError):
+                    # What belongs to a call is in the call's own log already.
+                    beside += [line for line in lines_of(app.logs.fetch(since=first, until=last)) if scope.has(line)]
+        return sorted([*own, *beside], key=lambda line: line.at)
+
+    def _live_apps(self) -> list[modal.App]:
+        """Those of the project that are deployed. Raises Modal's exceptions."""
+        if not self._apps:
+            for name in app_names(self._spec.project):
+                with contextlib.suppress(me.NotFoundError):
+                    self._apps.append(modal.App.lookup(name, environment_name=self._spec.environment))
+        return self._apps
 
 
 def find_scope(spec: ModalSpec, run_id: str) -> RunScope | None:
@@ -130,15 +143,6 @@ def lines_of(entries: Iterable[LogEntry]) -> list[LogLine]:
             LogLine(at, container, call, entry.source, text)
             for text in _LINE_END.split(_ANSI.sub("", entry.message).rstrip("\r\n"))
         ]
-    return found
-
-
-def _live_apps(spec: ModalSpec) -> list[modal.App]:
-    """Those of the project that are deployed. Raises Modal's exceptions."""
-    found = []
-    for name in app_names(spec.project):
-        with contextlib.suppress(me.NotFoundError):
-            found.append(modal.App.lookup(name, environment_name=spec.environment))
     return found
 
 

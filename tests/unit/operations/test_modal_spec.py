@@ -14,6 +14,7 @@ modal: {environment: dev, workspace: studio}
 volumes:
   models: {name: m, version: 1}
   inputs: {name: i}
+  datasets: {name: d, version: 1}
 comfyui:
   version: 0.3.75
   args: [--lowvram]
@@ -40,7 +41,13 @@ def test_every_setting_of_modal_comes_from_the_project(tmp_path: Path) -> None:
         project="portraits",
         environment="dev",
         workspace="studio",
-        volumes={"models": VolumeSpec("m", 1), "inputs": VolumeSpec("i", 2), "outputs": VolumeSpec("comfy-outputs", 2)},
+        volumes={
+            "models": VolumeSpec("m", 1),
+            "inputs": VolumeSpec("i", 2),
+            "outputs": VolumeSpec("comfy-outputs", 2),
+            "datasets": VolumeSpec("d", 1),
+            "training": VolumeSpec("training-data", 2),
+        },
         image=ImageSpec(
             comfyui_version="0.3.75",
             custom_nodes=("a@1.0",),

@@ -33,10 +33,10 @@ class GpuTarget:
     look_every_s: float = 0.0
     models_root: str | None = None
 
-    def needed_setup(self) -> Setup | None:
+    def needed_setup(self, kind: str = "render") -> Setup | None:
         return None
 
-    def set_up(self, on_event: OnEvent) -> None:
+    def set_up(self, on_event: OnEvent, kind: str = "render") -> None:
         raise AssertionError("nothing is missing")
 
     def engine_facts(self, on_event: OnEvent) -> EngineFacts:
@@ -50,6 +50,9 @@ class GpuTarget:
 
     def model_files(self) -> Mapping[str, Sequence[str]]:
         return {}
+
+    def look_again_for_models(self, on_event: OnEvent) -> bool:
+        raise AssertionError("nothing is missing")
 
     def known_nodes(self, *, may_ask: bool) -> KnownNodes | None:
         return None

@@ -75,6 +75,7 @@ def test_every_secret_is_looked_at_once_and_hints_name_its_keys() -> None:
     assert secret_names(("mine", "hf-credentials")) == (
         "b2-credentials",
         "hf-credentials",
+        "civitai-credentials",
         "slack-credentials",
         "mine",
     )

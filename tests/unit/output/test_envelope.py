@@ -27,7 +27,7 @@ def test_the_keys_of_a_run_are_a_contract() -> None:
     assert list(found) == KEYS
     assert (found["schema"], found["command"], found["status"]) == ("comfymodal/1", ["render"], "success")
     assert (found["warnings"], found["errors"]) == (["careful"], [])
-    assert set(found["data"]) == {"run", "outputs", "texts", "changes", "is_cached", "folder", "receipt"}
+    assert set(found["data"]) == {"run", "outputs", "texts", "changes", "is_cached", "folder", "receipt", "push"}
     assert set(found["data"]["run"]) == RUN_KEYS
     assert set(found["data"]["outputs"][0]) == {
         *("prompt", "node_id", "title", "kind", "path", "media_type", "size_bytes", "sha256"),

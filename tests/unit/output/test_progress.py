@@ -29,6 +29,11 @@ def step(value: float, total: float = 20) -> dict[str, Any]:
     return event("step", prompt=0, node_id="3", value=value, max=total)
 
 
+def transfer(done: int) -> dict[str, Any]:
+    moving = {"names": ["a", "b"], "speed": 2e8, "files_done": 3, "files": 9}
+    return event("transfer", done_bytes=done, total_bytes=4 * 10**9, **moving)
+
+
 @pytest.mark.parametrize(
     ("events", "now", "sentence"),
     [
@@ -75,6 +80,19 @@ def step(value: float, total: float = 20) -> dict[str, Any]:
             *(4.0, "install · torch downloading · 1.0 MB/200 MB · 4.0 s"),
             id="a download",
         ),
+        pytest.param(
+            [(0, event("phase", phase="copy")), (1, transfer(10**9))],
+            *(2.0, "copy · a, b · 1.0 GB/4.0 GB · 200 MB/s · 3 of 9 files · 15 s left · 2.0 s"),
+            id="a transfer",
+        ),
+        pytest.param(
+            [(0, transfer(10**9)), (1, event("phase", phase="commit"))], 2.0, "commit · 1.0 s", id="after a transfer"
+        ),
+        pytest.param(
+            [(0, event("hashing", name="a", done_bytes=10**6, total_bytes=2 * 10**6))],
+            *(1.0, "hashing · a · 1.0 MB/2.0 MB · 1.0 s"),
+            id="hashing",
+        ),
         pytest.param([(0, event("fetching", name="a.png"))], 1.0, "download · a.png · 1.0 s", id="fetching"),
         pytest.param([(0, event("of_the_future", x=1))], 1.0, "1.0 s", id="an unknown event"),
     ],
@@ -97,6 +115,17 @@ def test_the_state_is_one_sentence(events: list[tuple[float, dict[str, Any]]], n
             id="engine",
         ),
         pytest.param(event("submitted", run_id="r1"), "run       r1  (Ctrl-C stops it)", id="submitted"),
+        pytest.param(
+            event("pair", name="models", here="models:/ (volume m)", there="b2:x (bucket b)"),
+            "pair      models: here models:/ (volume m), there b2:x (bucket b)",
+            id="a pair",
+        ),
+        pytest.param(
+            event("plan", copy_files=3, copy_bytes=10**9, counts={"new": 3, "only_there": 2, "same": 0}),
+            "plan      3 to copy (1.0 GB), 3 new, 2 only there",
+            id="a plan",
+        ),
+        pytest.param(event("plan", counts={}), "plan      nothing to copy", id="an empty plan"),
         pytest.param(event("prompt_started"), None, id="nothing to keep"),
         pytest.param(event("of_the_future"), None, id="unknown"),
         pytest.param({}, None, id="no type"),

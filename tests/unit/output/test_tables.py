@@ -29,14 +29,14 @@ from tests.unit.output.result_samples import output_file, run_report, run_view
         ),
         pytest.param(
             RunList((run_view(), run_view(id="r2", status="running", seconds=None, ended_at=None))),
-            ("run", "status", "when", "took", "workflow"),
+            ("run", "status", "when", "took", "what"),
             [
                 ("261121-093012-k7f3", "succeeded", "2026-11-21 09:30:12 UTC", "8.0 s", "portrait.json"),
                 ("r2", "running", "2026-11-21 09:30:12 UTC", "", "portrait.json"),
             ],
             id="a list",
         ),
-        pytest.param(RunList(()), ("run", "status", "when", "took", "workflow"), [], id="an empty list"),
+        pytest.param(RunList(()), ("run", "status", "when", "took", "what"), [], id="an empty list"),
         pytest.param(
             RunCancelled(run_view(status="cancelled"), was_active=True, is_still_running=False),
             *((), [("run 261121-093012-k7f3 cancelled",)]),

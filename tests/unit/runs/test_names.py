@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from comfymodal.runs.names import media_type_of, name_outputs, new_run_id
+from comfymodal.runs.names import NOT_RENDERS, media_type_of, name_outputs, new_run_id
+from comfymodal.storage.filters import compile_glob
 
 FIELDS = {"run_id": "261121-093012-k7f3", "prompt": 0, "seed": 42, "workflow": "portrait"}
 
@@ -28,6 +29,14 @@ def test_a_run_id_sorts_by_time() -> None:
     assert ids == sorted(ids)
     assert [run_id[:-4] for run_id in ids[:2]] == ["261121-015318-", "261121-015319-"]
     assert all(re.fullmatch(r"\d{6}-\d{6}-[a-z2-9]{4}", run_id) for run_id in ids)
+
+
+def test_an_id_tells_what_is_no_render() -> None:
+    render, other = new_run_id(1795225998.0), new_run_id(1795225998.0, "sync")
+    assert re.fullmatch(r"261121-015318-sync-[a-z2-9]{4}", other)
+    pattern = compile_glob(f"/runs/{NOT_RENDERS}/**")
+    assert pattern.fullmatch(f"runs/{other}/job.json")
+    assert not pattern.fullmatch(f"runs/{render}/job.json")
 
 
 def test_run_ids_of_one_second_differ() -> None:
