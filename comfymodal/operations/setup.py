@@ -127,12 +127,12 @@ def _secrets(spec: ModalSpec, local: Values, *, is_dry_run: bool) -> tuple[Secre
     needed = (*spec.containers.secrets, *(mount.secret for mount in spec.mounts.values()))
     rows = []
     for name in secret_names(needed):
-        secret, more, is_needed = known_secret(name), _region_for(name, spec), name in needed
+        secret, more, is_needed = known_secret(name), region_for(name, spec), name in needed
         rows.append(_secret(secret, spec.environment, local, more=more, is_needed=is_needed, is_dry_run=is_dry_run))
     return tuple(rows)
 
 
-def _region_for(secret: str, spec: ModalSpec) -> dict[str, str]:
+def region_for(secret: str, spec: ModalSpec) -> dict[str, str]:
     """What Modal takes from a mount's secret beside the keys; nothing where the mounts with it disagree."""
     regions = {mount.region for mount in spec.mounts.values() if mount.secret == secret and mount.region}
     return {"AWS_REGION": regions.pop()} if len(regions) == 1 else {}

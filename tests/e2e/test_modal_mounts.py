@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import WORKFLOWS, Done
+from tests.doubles.modal_cloud.client import ModalCloud
 from tests.e2e.modal_world import ModalCli, buckets_folder, run_modal
 
 BUCKET = "cold-models"
@@ -26,9 +27,9 @@ mounts:
 
 
 @pytest.fixture
-def checkpoints(make_modal_cli: Callable[..., ModalCli], modal_cloud: object, tiny_checkpoint: Path) -> Path:
+def checkpoints(modal_cloud: ModalCloud, tiny_checkpoint: Path) -> Path:
     """The folder of checkpoints that the project's mount shows; `cold.ckpt` lies there and nowhere else."""
-    folder = buckets_folder(modal_cloud.folder.parent) / BUCKET / "library" / "v1" / "checkpoints"  # type: ignore[attr-defined]
+    folder = buckets_folder(modal_cloud.folder.parent) / BUCKET / "library" / "v1" / "checkpoints"
     folder.mkdir(parents=True)
     shutil.copy(tiny_checkpoint, folder / "cold.ckpt")
     (folder.parents[2] / "loras").mkdir()
@@ -70,6 +71,22 @@ def test_a_model_that_lies_in_a_bucket_alone_renders(
     missing = render(cli, "never.ckpt")
     assert missing.code == 4, missing.stderr
     assert "later.ckpt" in str(missing.error)
+
+
+def test_a_bucket_that_does_not_open_is_found_before_a_gpu_waits_for_it(
+    make_modal_cli: Callable[..., ModalCli],
+) -> None:
+    cli = make_modal_cli(more=MOUNTS.replace(BUCKET, "no-such-bucket").replace(SECRET, "other-keys"))
+    keys = ("AWS_ACCESS_KEY_ID=a", "AWS_SECRET_ACCESS_KEY=b")
+    run_modal(cli.cloud, {"PATH": os.environ["PATH"], "HOME": str(cli.cwd)}, "secret", "create", "other-keys", *keys)
+    done = cli("deploy", "--yes", "--json")
+
+    assert done.code == 4, done.stderr
+    assert done.error["message"].startswith("no container starts with the buckets of mounts.archive: ")
+    assert "comfymodal doctor" in done.error["hint"]
+    assert not [one for one in cli.cloud.containers(None) if one["app"] == cli.app and one["gpu"]]
+    # It is not taken for deployed.
+    assert cli("render", TINY, "--json").code == 4
 
 
 def mounted_by(cli: ModalCli) -> dict[str, str]:

@@ -19,6 +19,7 @@ from comfymodal.comfyui.server import (
     last_lines,
     needs_cpu_flag,
     read_from,
+    renew_lists,
     start,
     write_model_paths,
 )
@@ -59,6 +60,30 @@ def test_older_names_of_a_folder_are_read_too(name: str, folders: list[str], tmp
     found = section(models, tmp_path)
     assert found[name].split("\n") == folders
     assert not {name for names in LEGACY_MODEL_FOLDERS.values() for name in names} & set(found)
+
+
+def test_mounts_are_looked_through_after_the_volume_in_their_order(tmp_path: Path) -> None:
+    places = [tmp_path / name for name in ("models", "first", "second")]
+    for place, folder in zip(places, ("loras", "ipadapter", "clip"), strict=True):
+        (place / folder).mkdir(parents=True)
+    with write_model_paths(places[0], tmp_path, places[1:]).open() as stream:
+        document = yaml.safe_load(stream)
+
+    assert [one["base_path"] for one in document.values()] == [*map(str, places), str(tmp_path / "fresh")]
+    assert [one.pop("is_default", False) for one in document.values()] == [True, False, False, False]
+    # A folder that one of them has is read in all of them.
+    assert all(one["ipadapter"] == "ipadapter" for one in document.values())
+    assert all(one["text_encoders"].split("\n") == ["text_encoders", "clip"] for one in document.values())
+
+
+def test_a_list_is_made_anew_because_the_time_of_a_folder_changes(tmp_path: Path) -> None:
+    renew_lists(tmp_path, ["loras"])
+    loras = tmp_path / "fresh" / "loras"
+    os.utime(loras, (1, 1))
+    renew_lists(tmp_path, ["loras", "clip"])
+
+    assert loras.stat().st_mtime > 1
+    assert (tmp_path / "fresh" / "clip").is_dir()
 
 
 ODD_NAMES = [
@@ -159,8 +184,11 @@ def test_a_python_that_is_not_there_needs_no_flag() -> None:
 def test_a_launch_survives_its_file() -> None:
     import json
 
-    given = launch(models="/m", idle_stop_s=1.5)
+    given = launch(models="/m", idle_stop_s=1.5, mounts=("/a", "/b"))
     assert Launch.from_dict(json.loads(json.dumps(given.to_dict()))) == given
+    # One that an earlier release wrote.
+    older = {key: value for key, value in launch().to_dict().items() if key != "mounts"}
+    assert Launch.from_dict(json.loads(json.dumps(older))) == launch()
 
 
 def test_a_started_process_writes_into_the_log_and_sees_no_foreign_python(

@@ -112,7 +112,8 @@ class SyncTarget:
         return Look(1, (), {"ended_at": time.time(), **ending}, is_alive=False)
 
     def find_call(self, run_id: str) -> str | None:
-        return None
+        numbers = (number for number, job in enumerate(self.jobs, 1) if job["run_id"] == run_id)
+        return next((f"call-{number}" for number in numbers), None)
 
     def job_of(self, run_id: str) -> Mapping[str, Any] | None:
         return next((job for job in self.jobs if job["run_id"] == run_id), None)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from comfymodal.operations.modal_spec import NEWEST_COMFYUI, modal_spec
 from comfymodal.project.load import load_project
-from comfymodal.targets.spec import ContainerSpec, ImageSpec, ModalSpec, VolumeSpec
+from comfymodal.targets.spec import ContainerSpec, ImageSpec, ModalSpec, MountSpec, VolumeSpec
 
 FILE = """\
 version: 1
@@ -15,6 +15,12 @@ volumes:
   models: {name: m, version: 1}
   inputs: {name: i}
   datasets: {name: d, version: 1}
+remotes:
+  b2: {type: s3, bucket: m-b, prefix: comfy, endpoint: "https://s3.us-west-004.backblazeb2.com", secret: cold-keys}
+  aws: {type: s3, bucket: other, region: eu-west-1}
+mounts:
+  archive: {remote: b2, path: old/models}
+  all: {remote: aws}
 comfyui:
   version: 0.3.75
   args: [--lowvram]
@@ -67,6 +73,12 @@ def test_every_setting_of_modal_comes_from_the_project(tmp_path: Path) -> None:
             secrets=("hf-credentials",),
         ),
         state=tmp_path / "state",
+        mounts={
+            "archive": MountSpec(
+                "m-b", "comfy/old/models", "https://s3.us-west-004.backblazeb2.com", "us-west-004", "cold-keys"
+            ),
+            "all": MountSpec("other", "", None, "eu-west-1", "b2-credentials"),
+        },
     )
 
 

@@ -310,6 +310,18 @@ def test_a_run_that_was_lost_says_how_to_go_on(tmp_path: Path) -> None:
     assert [found.status for found in list_runs(context, Clerk(), limit=5).runs] == ["partial"]
 
 
+def test_a_sync_is_attached_to_from_another_machine(tmp_path: Path) -> None:
+    target = SyncTarget([COPIED], name="modal")
+    done, _ = run(target, tmp_path, "models", waiting=Waiting(is_detached=True))
+    assert done.run is not None
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    other = context_of(target, elsewhere)
+    attached = attach_run(done.run.id, other, Clerk(), out=None, waiting=Waiting())
+    assert isinstance(attached, SyncReport)
+    assert (attached.exit_code, attached.pairs[0]["copied_files"]) == (0, 1)
+    assert [found.title for found in list_runs(other, Clerk(), limit=5).runs] == ["sync models"]
+
+
 def test_the_same_sync_again(tmp_path: Path) -> None:
     target = SyncTarget([failed(OFFLINE), COPIED])
     first, context = run(target, tmp_path, "models", exclude=("x",))

@@ -221,6 +221,7 @@ def test_the_environment_says_where_everything_is() -> None:
         "project": "portraits",
         "board": "comfymodal-portraits",
         "volumes": {"models": "comfy-models", "inputs": "comfy-inputs", "outputs": "comfy-outputs"},
+        "mounts": [],
         "arguments": ["--fast"],
         "boot_timeout_s": 600.0,
         "snapshot": "off",
@@ -232,6 +233,7 @@ def test_the_environment_says_where_everything_is() -> None:
         "COMFYMODAL_VOLUME_MODELS": "/volumes/models",
         "COMFYMODAL_VOLUME_INPUTS": "/volumes/inputs",
         "COMFYMODAL_VOLUME_OUTPUTS": "/volumes/outputs",
+        "COMFYMODAL_MOUNTS": "/volumes/mounts",
     }
 
 
