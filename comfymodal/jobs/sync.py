@@ -89,7 +89,8 @@ def _sync(job: Mapping[str, Any], place: StoragePlace, outcome: _Outcome) -> Non
         outcome.actions = outcome.plan.actions
         return
     # Also the lease of the other volume, if it is one: a two-way pair writes to both.
-    owners = [_owner(end) for end in (here, there) if not isinstance(end, RemoteEnd)]
+    # Two folders of one volume have one lease.
+    owners = list(dict.fromkeys(_owner(end, place) for end in (here, there) if not isinstance(end, RemoteEnd)))
     if not isinstance(there, VolumeEnd) and job["direction"] == "pull":
         # A folder that is only read may lie on a disk that cannot be written to.
         owners = owners[:1]
@@ -207,10 +208,15 @@ def _side(end: End, place: StoragePlace, session: Session, *, is_far: bool = Fal
     raise TypeError(f"{end} is reached by an API only")
 
 
-def _owner(end: VolumeEnd | FolderEnd | ApiEnd) -> str:
+def _owner(end: VolumeEnd | FolderEnd | ApiEnd, place: StoragePlace) -> str:
     if isinstance(end, ApiEnd):
         return f"{API_OWNER}{end.environment or ''}/{end.name}"
-    return end.role if isinstance(end, VolumeEnd) else end.path
+    if isinstance(end, VolumeEnd):
+        return end.role
+    # A folder in a volume of this machine is that volume's, by whichever name it was reached.
+    folder = Path(end.path).resolve()
+    roles = (role for role, root in place.volumes.items() if folder.is_relative_to(root.resolve()))
+    return next(roles, end.path)
 
 
 def _wish(job: Mapping[str, Any]) -> Wish:
@@ -226,7 +232,8 @@ def _wish(job: Mapping[str, Any]) -> Wish:
             filter=Filter(tuple(rules.get("include") or ()), tuple(rules.get("exclude") or ())),
             conflict_mark=f"conflict-{job.get('host') or 'unknown'}-{stamp}",
         ),
-        stamp=stamp,
+        # A bucket is not ours alone: two runs of one second must not put their files over each other in its trash.
+        stamp=f"{stamp}-{str(job['run_id']).rpartition('-')[2]}",
         is_verify=bool(job.get("is_verify")),
         reads_files=job["mode"] != "status",
         approved=Approved(

@@ -144,7 +144,7 @@ class Sync:
         self._advance(plan)
         results = account(plan, self.outcomes)
         if plan.copies("pull") and not self._is_over:
-            sweep_partials(self.here.place.path)
+            sweep_partials(self.here.place.path, {action.path for action in plan.actions})
         return plan, results
 
     @property
@@ -290,7 +290,7 @@ class Sync:
             action = actions[path]
             is_push = carry == "push"
             now = there.get(path)
-            self.outcomes[path] = _pushed(now) if is_push else self._pulled(action, here.get(path), now)
+            self.outcomes[path] = self._pushed(path, now) if is_push else self._pulled(action, here.get(path), now)
             self._done_files += 1
             self._done_bytes += action.size
         for each in moved.results:
@@ -303,14 +303,24 @@ class Sync:
     def _is_copied(self, path: str) -> bool:
         return path in self.outcomes and self.outcomes[path].result == "copied"
 
+    def _pushed(self, path: str, there: FileState | None) -> Outcome:
+        if there is None:
+            return Outcome("failed", "it was sent, and is not there")
+        # The server compared the hash that was sent along; where there is no server, our own is a beginning.
+        hashes = there.hashes or self.there.hash_file(path, ("sha1",))
+        return Outcome("copied", target=replace(there, hashes=hashes), verified=bool(there.hashes))
+
     def _pulled(self, action: Action, here: FileState | None, there: FileState | None) -> Outcome:
         planned = action.there
         if here is None or planned is None:
             return Outcome("failed", "it arrived, and was gone again at once")
-        if here.size != planned.size or (there is not None and matches(there, planned) is False):
+        if there is not None and matches(there, planned) is False:
             # What came may be the old file or the new one.
             self.here.withdraw(action.path, self.wish.stamp)
             return Outcome("failed", "it changed at its source while it was copied; the next sync takes the new one")
+        if here.size != planned.size:
+            # Somebody's work, and none of ours: what it replaced was ours, and is there still.
+            return Outcome("failed", "it changed here as soon as it had come")
         # rclone compares what it wrote with the hash the source told; where there is none, our own is a beginning.
         hashes = planned.hashes or self.here.hash_file(action.path, ("sha1",))
         return Outcome("copied", target=replace(here, hashes=hashes), verified=bool(planned.hashes))
@@ -372,13 +382,6 @@ def _without_young_time(entry: Entry, listed_at: float) -> Entry:
         return entry
     is_lasting = lasting_time(float(entry.version.removeprefix(TIME)), listed_at=listed_at) is not None
     return entry if is_lasting else replace(entry, version=None)
-
-
-def _pushed(there: FileState | None) -> Outcome:
-    if there is None:
-        return Outcome("failed", "it was sent, and is not there")
-    # The server compared the hash that was sent along.
-    return Outcome("copied", target=there, verified=bool(there.hashes))
 
 
 def _only_approved(plan: Plan, approved: Approved) -> Plan:
