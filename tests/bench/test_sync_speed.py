@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from tests.bench.test_speed import tell
 from tests.doubles.b2_native import B2Native
 from tests.doubles.serve_s3 import KEYS, serve_s3
 from tests.doubles.serving import serve
+from tests.doubles.storage_proxy import Fault, StorageProxy
 from tests.doubles.stores import session_for
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(3600)]
@@ -42,6 +43,7 @@ MIB = 1 << 20
 LARGE = int(os.environ.get("COMFYMODAL_BENCH_MIB", "1024")) * MIB
 LARGE_FILES = 4
 ROUNDS = 2
+FAR_S = 0.06
 LONG_AGO = 1_700_000_000
 SAMPLE_S = 0.1
 REPOSITORY = Path(__file__).parents[2]
@@ -187,6 +189,24 @@ def s3(folder: Path) -> Iterator[Rig]:
 
 
 @pytest.fixture
+def far_s3(folder: Path) -> Iterator[Rig]:
+    """An S3 that is `FAR_S` away."""
+    with serve_s3(folder / "served", keeps_hashes=True) as served:
+        proxy = FarProxy(served.url)
+        rig = Rig(folder, served.remote("library", url=proxy.url), KEYS, served.bucket / "library")
+        served.bucket.joinpath("library").mkdir()
+        rig.volume.mkdir(parents=True)
+        yield rig
+        proxy.close()
+
+
+class FarProxy(StorageProxy):
+    def take(self, method: str, path: str) -> Fault | None:
+        time.sleep(FAR_S)
+        return super().take(method, path)
+
+
+@pytest.fixture
 def b2(folder: Path) -> Iterator[Rig]:
     account = B2Native()
     with serve(account.app()) as served:
@@ -260,6 +280,12 @@ def test_against_the_guide(s3: Rig, direction: str, files: int, size: int) -> No
             ran.append(run(direction))
     compare(f"{direction} of {files} x {size >> 10} KiB, against the guide's flags", ours, theirs)
     print(f"of which outside rclone {statistics.median(each.outside_s for each in ours):.2f} s")
+
+
+@pytest.mark.parametrize("direction", ["pull", "push"])
+def test_against_the_guide_from_afar(far_s3: Rig, direction: str) -> None:
+    print(f"\nwith {FAR_S * 1000:.0f} ms before each answer:", end="")
+    test_against_the_guide(far_s3, direction, 2000, 20 << 10)
 
 
 def test_nothing_to_do_against_rclone_check(s3: Rig) -> None:

@@ -566,6 +566,36 @@ def test_one_file_that_is_never_whole_fails_alone(bench: Bench, account: B2Nativ
     assert hashlib.sha1(bench.seen["never.bin"]).digest() == hashlib.sha1(some_bytes(MIB)).digest()
 
 
+@pytest.mark.soak
+def test_a_line_that_hangs_is_given_up_and_tried_again(bench: Bench) -> None:
+    bench.store.put("a.bin", some_bytes(2 * MIB))
+    bench.store.proxy.add("hang", after=MIB, path="a.bin" if bench.store.remote.kind == "s3" else "4_z")
+    done = bench.pull()
+    assert (done["status"], exit_code(done)) == ("succeeded", 0), done
+    assert bench.seen == {"a.bin": some_bytes(2 * MIB)}
+
+
+@pytest.mark.soak
+def test_a_file_above_two_gigabytes_goes_both_ways(tmp_path: Path) -> None:
+    with serve_s3(tmp_path / "served") as served, s3_store(served) as store:
+        bench = Bench(FolderPlace(tmp_path / "volumes", environ_of(store)), store)
+        bench.write("big.bin", b"begin")
+        with (bench.models / "big.bin").open("r+b") as stream:
+            stream.seek((2 << 30) + 5)
+            stream.write(b"end")
+        wanted = hash_of(bench.models / "big.bin")
+        assert bench.push()["status"] == "succeeded"
+        (bench.models / "big.bin").unlink()
+        done = bench.pull()
+        assert (done["status"], done["copied_bytes"]) == ("succeeded", (2 << 30) + 8)
+        assert hash_of(bench.models / "big.bin") == wanted
+
+
+def hash_of(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha1").hexdigest()
+
+
 def test_a_cap_that_is_reached_ends_the_sync_with_its_own_code(tmp_path: Path, account: B2Native) -> None:
     with b2_store(account) as store:
         bench = Bench(FolderPlace(tmp_path / "volumes", environ_of(store)), store)
