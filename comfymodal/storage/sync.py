@@ -43,6 +43,8 @@ HASHERS = 4
 """Files read at a time; hashlib lets other threads run."""
 TIME = "modified:"
 """Before the time of a folder's file, which stands for the version that it has not."""
+GLANCE_BYTES = 64 << 20
+"""So much is read even where only a look at the listings was asked for: files younger than a clock's tick, mostly."""
 TELL_S = 0.5
 """At most so often is told how far the reading is: thousands of small files a second are nothing to follow."""
 
@@ -116,8 +118,7 @@ class Sync:
             there = dict(self._with_versions(listing.result()))
         self._go_on()
         self._require_in_reach(here, there, base)
-        if self.wish.reads_files:
-            self._hash(known, there, base)
+        self._hash(known, there, base)
         if self.here.root.is_dir() and rules.allows("pull"):
             rules = replace(rules, ignores_case=ignores_case(self.here.root))
         plan = make_plan(pair, base, known, there, rules, listed_at=listed_at)
@@ -213,6 +214,9 @@ class Sync:
                 if (path not in known or known[path].version is None) and same_content(here[path], there[path]) is None
             ]
             wanted.update({path: ("sha1",) for path in both})
+        if not self.wish.reads_files and sum(here[path].size for path in wanted) > GLANCE_BYTES:
+            return
+        if isinstance(self.there, FolderSide):
             there.update(self._hashes_of(self.there, there, dict.fromkeys(both, ("sha1",))))
         here.update(self._hashes_of(self.here, here, wanted))
         self._rehashed.update(wanted)
@@ -387,9 +391,11 @@ def _without_young_time(entry: Entry, listed_at: float) -> Entry:
 
 
 def _without_doubt(action: Action) -> Action:
-    """What would be read before it is called a conflict is none yet."""
+    """What would be read before it is called changed, or a conflict, is none yet."""
     here, there = action.here, action.there
-    if action.kind != "conflict" or here is None or there is None or same_content(here, there) is not None:
+    if action.kind not in ("conflict", "changed") or here is None or there is None:
+        return action
+    if same_content(here, there) is not None:
         return action
     return replace(action, kind="unread", why="equal in size; a sync reads it here to tell whether it is equal")
 

@@ -60,7 +60,7 @@ def _start(folder: Path, hashes: Path | None) -> tuple[subprocess.Popen[bytes], 
         environ |= {"RCLONE_CONFIG_HASHED_REMOTE": str(folder), "RCLONE_CONFIG_HASHED_HASHES": "md5"}
     for _ in range(5):
         port = free_port()
-        argv = [str(find_rclone().path), "serve", "s3", "--dir-cache-time", "1s", "--addr", f"127.0.0.1:{port}"]
+        argv = [str(find_rclone().path), "serve", "s3", "--dir-cache-time", "10ms", "--addr", f"127.0.0.1:{port}"]
         process = subprocess.Popen(
             [*argv, served],
             env=environ,
