@@ -104,6 +104,9 @@ class StoragePlace(Place, Protocol):
     def volume_version(self, volume: str) -> int | None:
         """1 or 2 of a mounted volume; None for a folder of this machine."""
 
+    def volume_name(self, volume: str) -> str:
+        """Which volume has the role: its name, or its folder on this machine."""
+
     def side_of(self, volume: Mapping[str, Any]) -> tuple[Side, Mover]:
         """A Modal volume that is not mounted here, through Modal's API, and what copies to and from it.
 

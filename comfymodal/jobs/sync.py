@@ -76,7 +76,7 @@ def _sync(job: Mapping[str, Any], place: StoragePlace, outcome: _Outcome) -> Non
     if isinstance(there, ApiEnd):
         far, mover = place.side_of(job["there"])
     else:
-        far = _side(there, place, session)
+        far = _side(there, place, session, is_far=True)
     near = _side(here, place, session)
     if not isinstance(near, FolderSide):
         raise TypeError(f"{here} cannot keep the base")
@@ -89,8 +89,10 @@ def _sync(job: Mapping[str, Any], place: StoragePlace, outcome: _Outcome) -> Non
         outcome.actions = outcome.plan.actions
         return
     # Also the lease of the other volume, if it is one: a two-way pair writes to both.
-    owners = [_owner(end) for end in (here, there) if not isinstance(end, RemoteEnd)]
-    if isinstance(there, ApiEnd) and job["direction"] == "pull":
+    # Two folders of one volume have one lease.
+    owners = list(dict.fromkeys(_owner(end, place) for end in (here, there) if not isinstance(end, RemoteEnd)))
+    if not isinstance(there, VolumeEnd) and job["direction"] == "pull":
+        # A folder that is only read may lie on a disk that cannot be written to.
         owners = owners[:1]
     with place.lease(owners[0]), place.lease(owners[1]) if len(owners) > 1 else nullcontext():
         # What the last holder committed.
@@ -162,7 +164,7 @@ def _judge(results: tuple[PathResult, ...], why: ComfymodalError | None) -> tupl
     conflicts = [result for result in results if result.result == "conflict"]
     if failed:
         first = failed[0]
-        told = f"{len(failed)} of {len(results)} files: {first.path!r}: {first.why}"
+        told = f"{len(failed)} of {_files(len(results))} failed: {first.path!r}: {first.why}"
         hint = "run it again: what is finished is kept"
         if conflicts or any(result.result in ("copied", "deleted") for result in results) or why is None:
             return "partial", PartialError(f"not everything was done; {told}", hint=hint)
@@ -170,10 +172,14 @@ def _judge(results: tuple[PathResult, ...], why: ComfymodalError | None) -> tupl
     if conflicts:
         first = conflicts[0]
         return "partial", ConflictError(
-            f"{len(conflicts)} files are in conflict and were left alone; {first.path!r}: {first.why}",
+            f"{_files(len(conflicts))} in conflict and left alone: {first.path!r}: {first.why}",
             hint="choose a side with --prefer here, there or both (both keeps the other under a second name)",
         )
     return "succeeded", None
+
+
+def _files(number: int) -> str:
+    return "1 file" if number == 1 else f"{number} files"
 
 
 def _is_undone(result: PathResult) -> bool:
@@ -186,23 +192,31 @@ def _session(ends: tuple[End, ...], place: StoragePlace) -> Session:
     return open_session(find_rclone(place.environ.get(RCLONE_VARIABLE)), remotes, os.environ)
 
 
-def _side(end: End, place: StoragePlace, session: Session) -> FolderSide | RemoteSide:
+def _side(end: End, place: StoragePlace, session: Session, *, is_far: bool = False) -> FolderSide | RemoteSide:
     if isinstance(end, RemoteEnd):
         return RemoteSide(session, end.remote)
     if isinstance(end, VolumeEnd):
         root, role = place.volumes[end.role], end.role
         # By its path in a container a volume would be another one than by its name elsewhere.
         identity = f"volume:{end.role}:/{end.path}"
+        if is_far:
+            # The record lies here: it must not be taken for that of another volume which has the role now.
+            identity += f" in {place.volume_name(role)}"
         return FolderSide(session, root, end.path, identity, lambda: place.commit(role), place.volume_version(end.role))
     if isinstance(end, FolderEnd):
         return FolderSide(session, Path(end.path), "", end.path, lambda: None)
     raise TypeError(f"{end} is reached by an API only")
 
 
-def _owner(end: VolumeEnd | FolderEnd | ApiEnd) -> str:
+def _owner(end: VolumeEnd | FolderEnd | ApiEnd, place: StoragePlace) -> str:
     if isinstance(end, ApiEnd):
         return f"{API_OWNER}{end.environment or ''}/{end.name}"
-    return end.role if isinstance(end, VolumeEnd) else end.path
+    if isinstance(end, VolumeEnd):
+        return end.role
+    # A folder in a volume of this machine is that volume's, by whichever name it was reached.
+    folder = Path(end.path).resolve()
+    roles = (role for role, root in place.volumes.items() if folder.is_relative_to(root.resolve()))
+    return next(roles, end.path)
 
 
 def _wish(job: Mapping[str, Any]) -> Wish:
@@ -218,7 +232,8 @@ def _wish(job: Mapping[str, Any]) -> Wish:
             filter=Filter(tuple(rules.get("include") or ()), tuple(rules.get("exclude") or ())),
             conflict_mark=f"conflict-{job.get('host') or 'unknown'}-{stamp}",
         ),
-        stamp=stamp,
+        # A bucket is not ours alone: two runs of one second must not put their files over each other in its trash.
+        stamp=f"{stamp}-{str(job['run_id']).rpartition('-')[2]}",
         is_verify=bool(job.get("is_verify")),
         reads_files=job["mode"] != "status",
         approved=Approved(

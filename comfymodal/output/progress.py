@@ -244,8 +244,10 @@ def _on_hashing(state: Progress, event: Mapping[str, Any], now: float) -> None:
 
 def _on_plan(state: Progress, event: Mapping[str, Any], now: float) -> str:
     state.enter("plan", now)
-    counts = event.get("counts") or {}
+    counts = dict(event.get("counts") or {})
+    in_step = counts.pop("same", 0) + counts.pop("adopt", 0)
     told = [f"{number} {str(kind).replace('_', ' ')}" for kind, number in sorted(counts.items()) if number]
+    told += [f"{in_step} in step"] if in_step else []
     size = bytes_in_words(int(event.get("copy_bytes") or 0))
     copies = f"{event['copy_files']} to copy ({size})" if event.get("copy_files") else "nothing to copy"
     return f"plan      {', '.join([copies, *told])}"

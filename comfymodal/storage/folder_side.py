@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,6 @@ from pathlib import Path
 from comfymodal.errors import ComfymodalError, TransferError
 from comfymodal.storage import trash
 from comfymodal.storage.actions import Action
-from comfymodal.storage.names import inside
 from comfymodal.storage.rclone.listing import find_files, list_files
 from comfymodal.storage.rclone.process import Control
 from comfymodal.storage.rclone.session import Session
@@ -43,7 +43,8 @@ class FolderSide:
 
     def hash_file(self, path: str, names: Sequence[str]) -> Mapping[str, str]:
         digests = {name: hashlib.new(name, usedforsecurity=False) for name in names}
-        with inside(self.place.path, path).open("rb") as stream:
+        # Listed here, so also what lies behind a link; only what writes asks where a link leads.
+        with (self.place.path / path).open("rb") as stream:
             while block := stream.read(READ_BYTES):
                 for digest in digests.values():
                     digest.update(block)
@@ -64,6 +65,17 @@ class FolderSide:
 
     def withdraw(self, path: str, stamp: str) -> None:
         trash.put_away(self.root, self._name(path), stamp)
+
+    def put_back(self, paths: Sequence[str], stamp: str) -> None:
+        for path in paths:
+            # Its place is taken, or it is in the trash of a later stamp: nothing is lost, it only stays there.
+            with contextlib.suppress(ComfymodalError, OSError):
+                trash.restore(self.root, trash.Trashed(stamp, self._name(path), 0))
+
+    def broken_link(self, path: str) -> Path | None:
+        """The link on the way to `path` that leads nowhere, e.g. to a disk that is not mounted; None without one."""
+        place = self.place.path / path
+        return next((each for each in (place, *place.parents) if each.is_symlink() and not each.exists()), None)
 
     def commit(self) -> None:
         self.on_commit()

@@ -65,6 +65,9 @@ class RemoteSide:
     def withdraw(self, path: str, stamp: str) -> None:
         trashing.trash(self.session, self.remote, [path], stamp)
 
+    def put_back(self, paths: Sequence[str], stamp: str) -> None:
+        """Nothing: they never lost their names."""
+
     def commit(self) -> None:
         """What a bucket took it keeps."""
 

@@ -43,6 +43,9 @@ class Side(Protocol):
     def withdraw(self, path: str, stamp: str) -> None:
         """A copy arrived that is not what was planned: take it from its name, into the trash."""
 
+    def put_back(self, paths: Sequence[str], stamp: str) -> None:
+        """The copies that were to replace these did not come: let each have its name again, if it lost it."""
+
     def commit(self) -> None:
         """Make what was written durable. Raises `TransferError`."""
 

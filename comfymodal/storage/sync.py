@@ -13,9 +13,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from comfymodal.errors import CancelledError, ComfymodalError, NotFoundError
+from comfymodal.errors import CancelledError, ComfymodalError, ConflictError, NotFoundError, TransferError
 from comfymodal.storage.actions import Action, Kind, Plan, Rules
-from comfymodal.storage.base import Base, Carry, matches, read_base, recall, same_content, to_hash, write_base
+from comfymodal.storage.base import (
+    Base,
+    Carry,
+    Entry,
+    lasting_time,
+    matches,
+    read_base,
+    recall,
+    same_content,
+    to_hash,
+    write_base,
+)
 from comfymodal.storage.folder_side import FolderSide
 from comfymodal.storage.mover import batches
 from comfymodal.storage.names import base_file, ignores_case, pair_id
@@ -30,6 +41,8 @@ from comfymodal.storage.values import FileState, Listing
 
 HASHERS = 4
 """Files read at a time; hashlib lets other threads run."""
+TIME = "modified:"
+"""Before the time of a folder's file, which stands for the version that it has not."""
 TELL_S = 0.5
 """At most so often is told how far the reading is: thousands of small files a second are nothing to follow."""
 
@@ -100,6 +113,7 @@ class Sync:
             here = self._list_here()
             there = self._with_versions(listing.result())
         self._go_on()
+        self._require_in_reach(here, there, base)
         known = dict(here) if self.wish.is_verify else recall(here, base)
         there = dict(there)
         if self.wish.reads_files:
@@ -130,7 +144,7 @@ class Sync:
         self._advance(plan)
         results = account(plan, self.outcomes)
         if plan.copies("pull") and not self._is_over:
-            sweep_partials(self.here.place.path)
+            sweep_partials(self.here.place.path, {action.path for action in plan.actions})
         return plan, results
 
     @property
@@ -167,11 +181,23 @@ class Sync:
                 raise
             return {}
 
+    def _require_in_reach(self, here: Listing, there: Listing, base: Base | None) -> None:
+        """What lies behind a link to a disk that is not mounted now is not deleted."""
+        sides: tuple[tuple[Side, Listing], ...] = ((self.here, here), (self.there, there))
+        for side, listing in sides:
+            missing = base.entries.keys() - listing.keys() if base else set()
+            for path in filter(self.wish.rules.filter.accepts, sorted(missing)):
+                if isinstance(side, FolderSide) and (link := side.broken_link(path)) is not None:
+                    raise TransferError(
+                        f"{path!r} is out of reach: {link} is a link that leads nowhere",
+                        hint="mount what it leads to; or remove the link, if the file is meant to be gone",
+                    )
+
     def _with_versions(self, listing: Listing) -> Listing:
         # A folder's files have no version of their own: their time tells whether they are as they were.
         if not isinstance(self.there, FolderSide):
             return listing
-        return {path: replace(state, version=f"modified:{state.mtime}") for path, state in listing.items()}
+        return {path: replace(state, version=f"{TIME}{state.mtime}") for path, state in listing.items()}
 
     def _hash(self, here: dict[str, FileState], there: dict[str, FileState], base: Base | None) -> None:
         """Read what only its bytes can tell, and put the hashes into the listings."""
@@ -179,7 +205,11 @@ class Sync:
         if isinstance(self.there, FolderSide):
             known = base.entries if base and not self.wish.is_verify else {}
             alike = [path for path in here.keys() & there.keys() if here[path].size == there[path].size]
-            both = [path for path in alike if path not in known and same_content(here[path], there[path]) is None]
+            both = [
+                path
+                for path in alike
+                if (path not in known or known[path].version is None) and same_content(here[path], there[path]) is None
+            ]
             wanted.update({path: ("sha1",) for path in both})
             there.update(self._hashes_of(self.there, there, dict.fromkeys(both, ("sha1",))))
         here.update(self._hashes_of(self.here, here, wanted))
@@ -209,6 +239,14 @@ class Sync:
                     self.emit({"type": "hashing", "done_bytes": done, "total_bytes": total, "name": path})
         return found
 
+    def _appeared(self, target: Side, batch: Sequence[Action]) -> Refusals:
+        """Whoever put a file there since the listing has the only copy of it."""
+        names = [action.path for action in batch if action.target is None or action.keep_as]
+        return {
+            path: ConflictError(f"{path!r} appeared while the sync ran; it was left alone", hint="run the sync again")
+            for path in target.find_files(names)
+        }
+
     def _copy(self, plan: Plan, batch: Sequence[Action], carry: Carry, total: int) -> None:
         source, target = (self.there, self.here) if carry == "pull" else (self.here, self.there)
         self._phase("copy")
@@ -216,6 +254,7 @@ class Sync:
             **target.set_aside([action for action in batch if action.keep_as]),
             **target.keep_replaced([a for a in batch if a.target and not a.keep_as], self.wish.stamp),
         }
+        refused = {**self._appeared(target, [a for a in batch if a.path not in refused]), **refused}
         self._refuse(refused)
         fit = [action for action in batch if action.path not in refused]
         before = self._done_bytes
@@ -238,6 +277,8 @@ class Sync:
         self.moving_s += time.monotonic() - began
         if moved is not None:
             self._settle(moved, {action.path: action for action in fit}, carry)
+        undone = [a.path for a in fit if a.target and not a.keep_as and not self._is_copied(a.path)]
+        target.put_back(undone, self.wish.stamp)
         self._phase("commit")
         target.commit()
         self._advance(plan)
@@ -249,7 +290,7 @@ class Sync:
             action = actions[path]
             is_push = carry == "push"
             now = there.get(path)
-            self.outcomes[path] = _pushed(now) if is_push else self._pulled(action, here.get(path), now)
+            self.outcomes[path] = self._pushed(path, now) if is_push else self._pulled(action, here.get(path), now)
             self._done_files += 1
             self._done_bytes += action.size
         for each in moved.results:
@@ -259,14 +300,27 @@ class Sync:
         if moved.error is not None and not moved.is_stopped and any(r.result == "skipped" for r in moved.results):
             self.fatal = moved.error
 
+    def _is_copied(self, path: str) -> bool:
+        return path in self.outcomes and self.outcomes[path].result == "copied"
+
+    def _pushed(self, path: str, there: FileState | None) -> Outcome:
+        if there is None:
+            return Outcome("failed", "it was sent, and is not there")
+        # The server compared the hash that was sent along; where there is no server, our own is a beginning.
+        hashes = there.hashes or self.there.hash_file(path, ("sha1",))
+        return Outcome("copied", target=replace(there, hashes=hashes), verified=bool(there.hashes))
+
     def _pulled(self, action: Action, here: FileState | None, there: FileState | None) -> Outcome:
         planned = action.there
         if here is None or planned is None:
             return Outcome("failed", "it arrived, and was gone again at once")
-        if here.size != planned.size or (there is not None and matches(there, planned) is False):
+        if there is not None and matches(there, planned) is False:
             # What came may be the old file or the new one.
             self.here.withdraw(action.path, self.wish.stamp)
             return Outcome("failed", "it changed at its source while it was copied; the next sync takes the new one")
+        if here.size != planned.size:
+            # Somebody's work, and none of ours: what it replaced was ours, and is there still.
+            return Outcome("failed", "it changed here as soon as it had come")
         # rclone compares what it wrote with the hash the source told; where there is none, our own is a beginning.
         hashes = planned.hashes or self.here.hash_file(action.path, ("sha1",))
         return Outcome("copied", target=replace(here, hashes=hashes), verified=bool(planned.hashes))
@@ -287,7 +341,11 @@ class Sync:
         self.outcomes.update({path: Outcome("failed", error.message) for path, error in refused.items()})
 
     def _advance(self, plan: Plan) -> None:
-        self._record(advance(self._base, plan, self.outcomes, now=time.time(), rehashed=self._rehashed))
+        base = advance(self._base, plan, self.outcomes, now=time.time(), rehashed=self._rehashed)
+        if base is not self._base and isinstance(self.there, FolderSide):
+            entries = {path: _without_young_time(entry, plan.listed_at) for path, entry in base.entries.items()}
+            base = replace(base, entries=entries)
+        self._record(base)
 
     def _record(self, base: Base) -> None:
         if base is not self._base:
@@ -318,11 +376,12 @@ def summary_of(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _pushed(there: FileState | None) -> Outcome:
-    if there is None:
-        return Outcome("failed", "it was sent, and is not there")
-    # The server compared the hash that was sent along.
-    return Outcome("copied", target=there, verified=bool(there.hashes))
+def _without_young_time(entry: Entry, listed_at: float) -> Entry:
+    """As `lasting_time`, of the file there: it is read again until its time proves something."""
+    if entry.version is None or not entry.version.startswith(TIME):
+        return entry
+    is_lasting = lasting_time(float(entry.version.removeprefix(TIME)), listed_at=listed_at) is not None
+    return entry if is_lasting else replace(entry, version=None)
 
 
 def _only_approved(plan: Plan, approved: Approved) -> Plan:

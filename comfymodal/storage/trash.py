@@ -133,9 +133,7 @@ def _place(root: Path, path: str, stamp: str, expected: FileState | None, move: 
         except (FileExistsError, NotADirectoryError):
             continue
         return name
-    raise ConflictError(
-        f"the trash has ten thousand {path!r} of {stamp}", hint="comfymodal trash empty", path=path
-    )
+    raise ConflictError(f"the trash has ten thousand {path!r} of {stamp}", hint="comfymodal trash empty", path=path)
 
 
 def _require_as_expected(root: Path, path: str, expected: FileState | None) -> Path:
@@ -155,9 +153,11 @@ def _require_as_expected(root: Path, path: str, expected: FileState | None) -> P
 
 def _rename(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    source.rename(target)
-    # Two names of one file (see `keep_replaced`): a rename between them does nothing at all.
-    source.unlink(missing_ok=True)
+    if os.path.lexists(target) and os.path.samestat(source.lstat(), target.lstat()):
+        # Two names of one file (see `keep_replaced`): a rename between them does nothing at all.
+        source.unlink()
+    else:
+        source.rename(target)
 
 
 def _link_or_rename(source: Path, target: Path) -> None:

@@ -119,6 +119,9 @@ class LocalPlace:
     def volume_version(self, volume: str) -> int | None:
         """Folders have none."""
 
+    def volume_name(self, volume: str) -> str:
+        return os.path.realpath(self.volumes[volume])
+
     def side_of(self, volume: Mapping[str, Any]) -> tuple[Side, Mover]:
         from comfymodal.targets.modal_client import require_client
 

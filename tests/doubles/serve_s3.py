@@ -35,10 +35,14 @@ class ServedS3:
 
 
 @contextlib.contextmanager
-def serve_s3(folder: Path) -> Iterator[ServedS3]:
-    """Serve `folder` until the block ends."""
+def serve_s3(folder: Path, *, keeps_hashes: bool = False) -> Iterator[ServedS3]:
+    """Serve `folder` until the block ends.
+
+    A real server knows the hashes of what it holds; this one reads the files anew for every listing and request unless
+    it `keeps_hashes` (in a folder beside `folder`), which large files need to show anything about speed.
+    """
     (folder / BUCKET).mkdir(parents=True, exist_ok=True)
-    process, url = _start(folder)
+    process, url = _start(folder, folder.with_name(f"{folder.name}-hashes") if keeps_hashes else None)
     try:
         yield ServedS3(url, folder)
     finally:
@@ -46,14 +50,19 @@ def serve_s3(folder: Path) -> Iterator[ServedS3]:
         process.wait(20)
 
 
-def _start(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
+def _start(folder: Path, hashes: Path | None) -> tuple[subprocess.Popen[bytes], str]:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("RCLONE_")}
     environ |= {"RCLONE_CONFIG": os.devnull, "RCLONE_AUTH_KEY": f'"{KEYS.key_id},{KEYS.key}"'}
+    served = str(folder)
+    if hashes:
+        served = "hashed:"
+        environ |= {"RCLONE_CACHE_DIR": str(hashes), "RCLONE_CONFIG_HASHED_TYPE": "hasher"}
+        environ |= {"RCLONE_CONFIG_HASHED_REMOTE": str(folder), "RCLONE_CONFIG_HASHED_HASHES": "md5"}
     for _ in range(5):
         port = free_port()
         argv = [str(find_rclone().path), "serve", "s3", "--dir-cache-time", "1s", "--addr", f"127.0.0.1:{port}"]
         process = subprocess.Popen(
-            [*argv, str(folder)],
+            [*argv, served],
             env=environ,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

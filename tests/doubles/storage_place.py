@@ -52,6 +52,9 @@ class FolderPlace:
     def volume_version(self, volume: str) -> int | None:
         return self.versions.get(volume)
 
+    def volume_name(self, volume: str) -> str:
+        return str(self.volumes[volume])
+
     def side_of(self, volume: Mapping[str, Any]) -> tuple[Side, Mover]:
         raise NotReadyError("there is no Modal here")
 

@@ -181,6 +181,7 @@ def test_on_modal_each_remotes_secret_must_have_its_keys(engineless_cli: Cli, tm
     assert done.code == 4
     assert {name: found[name]["status"] for name in found if name.startswith("secret ")} == {
         "secret hf-credentials": "not used",
+        "secret civitai-credentials": "not used",
         "secret slack-credentials": "not used",
         "secret full for full": "ok",
         "secret half for half": "fail",

@@ -53,6 +53,7 @@ def test_two_starts_at_once_make_one_engine_and_status_tells_everything(lonely_c
     assert lonely_cli("engine", "logs", "--json").json["data"]["is_running"] is False
 
 
+@pytest.mark.soak
 def test_a_busy_engine_is_stopped_only_with_a_yes(lonely_cli: Cli) -> None:
     run = lonely_cli("render", SLOW, "--detach", "--json").run
     wait_until(lambda: the_only(lonely_cli)["activity"] == "busy")
@@ -68,6 +69,7 @@ def test_a_busy_engine_is_stopped_only_with_a_yes(lonely_cli: Cli) -> None:
     assert (fetched.code, fetched.error["code"]) == (5, "engine_died")
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_an_engine_killed_while_it_starts_is_named_and_the_next_render_works(lonely_cli: Cli) -> None:
     process = lonely_cli.start("engine", "start", "--json")
@@ -101,6 +103,7 @@ def test_a_port_taken_while_comfyui_starts_is_survived(lonely_cli: Cli) -> None:
     assert "address already in use" in previous
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(sys.platform == "win32", reason="signals; an open file keeps its folder there")
 def test_a_killed_supervisor_is_replaced_and_a_vanished_state_folder_ends_the_engine(lonely_cli: Cli) -> None:
     assert lonely_cli("engine", "start").code == 0

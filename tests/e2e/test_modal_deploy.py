@@ -78,6 +78,7 @@ def test_everything_in_the_project_file_reaches_modal(make_modal_cli: MakeCli) -
     }
 
 
+@pytest.mark.soak
 def test_gpu_of_one_run_opens_a_pool_of_its_own(modal_cli: ModalCli) -> None:
     done = modal_cli("render", WORKFLOWS / "image.json", "--gpu", "a100-80gb", "--json")
 
@@ -89,6 +90,7 @@ def test_gpu_of_one_run_opens_a_pool_of_its_own(modal_cli: ModalCli) -> None:
     assert any(one["gpu"] == "A100-80GB" for one in modal_cli.cloud.containers(None))
 
 
+@pytest.mark.soak
 def test_drift_is_seen_named_and_asked_about(make_modal_cli: MakeCli) -> None:
     cli = make_modal_cli()
     assert cli("deploy", "--yes").code == 0

@@ -30,6 +30,7 @@ from tests.e2e.modal_world import ModalCli, run_modal
 from tests.e2e.test_render_faults import finished
 
 
+@pytest.mark.soak
 def test_run_is_followed_from_three_terminals_and_rendered_once(modal_cli: ModalCli, tmp_path: Path) -> None:
     other = modal_cli.elsewhere(tmp_path / "other")
     first = start(modal_cli, "render", slow_workflow(tmp_path, blurs=20), "--json-events")
@@ -89,6 +90,7 @@ def test_call_whose_answer_never_came_renders_nothing(modal_cli: ModalCli, tmp_p
     assert endings(modal_cli, run["id"]) == []
 
 
+@pytest.mark.soak
 def test_service_that_is_gone_for_a_while_is_waited_for(modal_cli: ModalCli, tmp_path: Path) -> None:
     process = start(modal_cli, "render", slow_workflow(tmp_path))
     assert process.stderr is not None
@@ -102,6 +104,7 @@ def test_service_that_is_gone_for_a_while_is_waited_for(modal_cli: ModalCli, tmp
     assert done.stderr.count(told) == 1
 
 
+@pytest.mark.soak
 def test_outcome_is_found_after_modal_forgot_it(modal_cli: ModalCli, tmp_path: Path) -> None:
     begun = modal_cli("render", HELLO, "--set", "Mountains.seed=random", "--no-download", "--json")
     detached = modal_cli("render", HELLO, "--set", "Mountains.seed=random", "--detach", "--json")
@@ -166,6 +169,7 @@ def test_containers_that_are_killed_and_preempted_are_replaced_and_nothing_comes
     assert endings(modal_cli, run_id) == ["succeeded"]
 
 
+@pytest.mark.soak
 def test_comfyui_that_is_killed_fails_the_run_and_drains_its_container(modal_cli: ModalCli, tmp_path: Path) -> None:
     process = start(modal_cli, "render", slow_workflow(tmp_path), "--json-events")
     wait_for_early(process)
@@ -197,6 +201,7 @@ def test_comfyui_that_does_not_come_up_is_found_before_a_gpu_is_paid(make_modal_
     assert_no_gpu(cli)
 
 
+@pytest.mark.soak
 def test_custom_node_that_cannot_be_imported_is_found_before_a_gpu_is_paid(
     make_modal_cli: Callable[..., ModalCli], tmp_path: Path
 ) -> None:
@@ -216,6 +221,7 @@ def test_custom_node_that_cannot_be_imported_is_found_before_a_gpu_is_paid(
     assert_no_gpu(cli)
 
 
+@pytest.mark.soak
 def test_ten_renders_share_three_containers(modal_cli: ModalCli) -> None:
     workflow = WORKFLOWS / "image.json"
     wait_until(lambda: not [one for one in modal_cli.containers() if one["is_ending"]])

@@ -84,6 +84,7 @@ def test_a_run_is_seen_looked_into_and_stopped_with_what_it_finished(make_modal_
     assert "got prompt" in cli("logs", run["id"]).stdout
 
 
+@pytest.mark.soak
 def test_stop_waits_for_nothing_that_only_waits(make_modal_cli: Make) -> None:
     cli = make_modal_cli()
     assert cli("deploy", "--yes").code == 0
@@ -183,6 +184,7 @@ def test_a_changed_project_file_is_seen_as_drift(modal_cli: ModalCli) -> None:
     assert (gpu["deployed"], gpu["wanted"]) == ("L40S", "H100")
 
 
+@pytest.mark.soak
 def test_logs_are_a_runs_own_followed_to_its_end_and_searched(modal_cli: ModalCli, tmp_path: Path) -> None:
     first = modal_cli("render", HELLO, *new_seed(), "--json").run
     run = modal_cli("render", SLOW, "--detach", "--json").run
@@ -232,6 +234,7 @@ def test_a_log_that_modal_dropped_is_found_beside_the_outputs(modal_cli: ModalCl
     assert missing.code == 4
 
 
+@pytest.mark.soak
 def test_a_log_of_this_machine_is_shown_by_the_same_command(cli: Cli) -> None:
     run = cli("render", HELLO, *new_seed(), "--json").run
     shown = cli("logs", "last", "--follow", "--grep", "got prompt")
@@ -251,6 +254,7 @@ def test_a_project_of_this_machine_has_nothing_on_modal(engineless_cli: Cli, wor
     assert done.error["hint"] == "write target: modal into comfymodal.yaml, or add --target modal"
 
 
+@pytest.mark.soak
 def test_stop_all_ends_every_app_of_comfymodal_and_no_other(
     engine_install: EngineInstall, make_cli: Callable[[Path], Cli], tmp_path: Path
 ) -> None:

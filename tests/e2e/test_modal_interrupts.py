@@ -139,6 +139,7 @@ def test_second_interrupt_leaves_the_run_to_itself(modal_cli: ModalCli, tmp_path
     wait_until(lambda: modal_cli("runs", "show", run_id, "--json").run["status"] == "cancelled")
 
 
+@pytest.mark.soak
 def test_interrupt_while_modal_is_gone_says_that_the_run_goes_on(modal_cli: ModalCli, tmp_path: Path) -> None:
     process = start(modal_cli, "render", slow_workflow(tmp_path, blurs=60), "--json-events")
     run_id = wait_for_type(process, "submitted")["run_id"]
@@ -156,6 +157,7 @@ def test_interrupt_while_modal_is_gone_says_that_the_run_goes_on(modal_cli: Moda
     assert modal_cli("runs", "show", run_id, "--json").run["status"] == "cancelled"
 
 
+@pytest.mark.soak
 def test_attached_leaves_the_run_alone_and_says_how_to_stop_it(modal_cli: ModalCli, tmp_path: Path) -> None:
     begun = modal_cli("render", slow_workflow(tmp_path, blurs=60), "--detach", "--json")
     process = start(modal_cli, "runs", "attach", begun.run["id"], "--json-events")
@@ -173,6 +175,7 @@ def test_attached_leaves_the_run_alone_and_says_how_to_stop_it(modal_cli: ModalC
     assert (stopped.code, stopped.run["status"]) == (0, "cancelled")
 
 
+@pytest.mark.soak
 def test_download_of_200_mb_goes_on_where_it_was_interrupted(modal_cli: ModalCli, tmp_path: Path) -> None:
     before = len(modal_cli.cloud.requests("VolumeGetFile2"))
     uploads = len(modal_cli.cloud.requests("BlobCreate"))

@@ -93,7 +93,7 @@ def mounted_by(cli: ModalCli) -> dict[str, str]:
     """Where the functions of the last deploy mount the bucket, and that it is the right one, and for reading only."""
     found = {}
     asked = [request["body"] for request in cli.cloud.requests("FunctionCreate")]
-    for function in (body["function"] for body in asked):
+    for function in (body["function"] for body in asked if "function" in body):
         for mount in function.get("cloud_bucket_mounts", ()):
             assert mount.pop("credentials_secret_id").startswith("st-")
             found[function["function_name"]] = mount.pop("mount_path")

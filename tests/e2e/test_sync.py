@@ -10,14 +10,14 @@ import signal
 import sqlite3
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import HELLO, Cli, Done
+from tests.conftest import HELLO, WORKFLOWS, Cli, Done
 from tests.doubles.serve_s3 import KEYS, ServedS3, serve_s3
 
 LISTED_AFTER_S = 1.2
@@ -338,3 +338,17 @@ def test_a_render_pushes_its_folder(cli: Cli, served: ServedS3) -> None:
     unsent = cli("render", HELLO, "--push", "renders", "--json")
     assert (unsent.code, unsent.run["status"], len(unsent.outputs)) == (6, "succeeded", len(done.outputs))
     assert unsent.error["hint"].endswith("comfymodal sync renders")
+
+
+def test_a_model_that_a_sync_brings_is_seen_by_the_engine_that_runs(
+    make_cli: Callable[[Path], Cli], tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    cli = make_cli(tmp_path / "state")
+    (cli.cwd / "comfymodal.yaml").write_text("version: 1\nvolumes: {models: {path: models}}\n")
+    missing = cli("render", WORKFLOWS / "tiny_txt2img.json", "--json")
+    write(cli.cwd / "mine" / "tiny.ckpt", tiny_checkpoint.read_bytes())
+    brought = cli("sync", "./mine", "models:/checkpoints", "--json")
+    done = cli("render", WORKFLOWS / "tiny_txt2img.json", "--json")
+
+    assert (missing.code, brought.code, done.code) == (4, 0, 0), done.stdout
+    assert cli("engine", "stop", "--yes").code == 0

@@ -275,9 +275,14 @@ def demo(cloud: ModalCloud, demo_code: Any) -> Demo:
 
 
 def start_cloud(folder: Path, python: Path, *, is_flat: bool) -> ModalCloud:
-    hidden = Path(__file__).parents[2]
+    (folder / "buckets" / "cold").mkdir(parents=True)
     return ModalCloud.start(
-        folder, container_python=python, image_env={"BUILT": "by nobody"}, hide=[hidden], is_flat=is_flat
+        folder,
+        container_python=python,
+        image_env={"BUILT": "by nobody"},
+        hide=[Path(__file__).parents[2]],
+        buckets=folder / "buckets",
+        is_flat=is_flat,
     )
 
 
@@ -290,6 +295,8 @@ def connect(cloud: ModalCloud, token_id: str | None = None) -> modal.Client:
 
 def build_app(client: modal.Client, code: Any, **options: Any) -> modal.App:
     out = modal.Volume.from_name("demo-out", create_if_missing=True, client=client)
+    keys = modal.Secret.from_dict({"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"})
+    cold = modal.CloudBucketMount("cold", secret=keys, key_prefix="in/", read_only=True)
     image = (
         modal.Image.debian_slim("3.11")
         .env({"DEMO_OUT": "/volumes/demo/out", "BUILT": "no", "WORDS": "two words"})
@@ -303,6 +310,7 @@ def build_app(client: modal.Client, code: Any, **options: Any) -> modal.App:
         "single": {"max_containers": 1},
         "deep": {"volumes": {"/root/not/here/out": out}},
         "reader": {"volumes": {"/volumes/demo/out": out.read_only()}},
+        "cold": {"volumes": {"/volumes/demo/out": cold}},
     }
     for name, own in functions.items():
         app.function(name=name, **{"volumes": {"/volumes/demo/out": out}, **own, **options})(code.perform)
@@ -411,6 +419,19 @@ def test_a_read_only_volume_cannot_be_written(demo: Demo) -> None:
     assert demo.function("reader").remote(["read", "fixed/file"]) == ["1"]
     with pytest.raises(OSError, match="Read-only file system"):
         demo.function("reader").remote(["write", "fixed/file", "2"])
+
+
+def test_a_bucket_shows_what_is_in_it_now_and_cannot_be_written(demo: Demo) -> None:
+    bucket = demo.cloud.folder / "buckets" / "cold"
+    (bucket / "in").mkdir()
+    (bucket / "in" / "early").write_text("1")
+    (bucket / "beside").touch()
+    assert demo.function("cold").remote(["read", "early"], ["read", "beside"], ["read", "late"]) == ["1", None, None]
+    (bucket / "in" / "late").write_text("2")
+    assert demo.function("cold").remote(["read", "late"]) == ["2"]
+    if not demo.cloud.is_flat:
+        with pytest.raises(OSError, match="Read-only file system"):
+            demo.function("cold").remote(["write", "late", "3"])
 
 
 def test_a_pending_call_is_cancelled_at_once(demo: Demo) -> None:
@@ -776,6 +797,9 @@ def test_without_namespaces_volumes_are_where_the_environment_says(
         demo = Demo(cloud, client, deploy(client, demo_code))
         demo.function("plain").remote(["write", "flat", "1"], ["commit"])
         assert (cloud.volume_folder("demo-out") / "flat").read_text() == "1"
+        (cloud.folder / "buckets" / "cold" / "in").mkdir()
+        (cloud.folder / "buckets" / "cold" / "in" / "flat").write_text("2")
+        assert demo.function("cold").remote(["read", "flat"]) == ["2"]
         found = demo.function("plain").remote(["hold", "flat"], ["reload"], ["let_go"], ["reload"])
         assert "there are open files" in found[1]
         assert found[3] is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -15,10 +16,12 @@ from typing import Any
 
 import pytest
 
-from comfymodal.errors import error_from_dict
+from comfymodal.errors import TransferError, error_from_dict
 from comfymodal.jobs import sync
 from comfymodal.storage.ends import End, FolderEnd, RemoteEnd, VolumeEnd, arrange, end_to_dict
 from comfymodal.storage.keys import key_names
+from comfymodal.storage.rclone.copying import CopyResult, PathResult
+from comfymodal.storage.sync import Sync
 from tests.doubles.b2_native import B2Native, Key
 from tests.doubles.serve_s3 import serve_s3
 from tests.doubles.storage_place import FolderPlace
@@ -104,6 +107,26 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path: Path, store: Store) -> Bench:
     return Bench(FolderPlace(tmp_path / "volumes", environ_of(store)), store)
+
+
+class Folders:
+    """A volume and a folder of this machine; no bucket is needed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.bench = Bench(FolderPlace(folder / "volumes", {"PATH": os.environ["PATH"]}), None)  # type: ignore[arg-type]
+        self.there = folder / "mine"
+        self.there.mkdir()
+
+    @property
+    def here(self) -> Path:
+        return self.bench.models
+
+    def write_there(self, path: str, data: bytes) -> None:
+        (self.there / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.there / path).write_bytes(data)
+
+    def run(self, **more: Any) -> dict[str, Any]:
+        return self.bench.run(FolderEnd(str(self.there)), VolumeEnd("models"), **more)
 
 
 def environ_of(store: Store) -> dict[str, str]:
@@ -350,6 +373,150 @@ def test_a_folder_and_a_volume_are_a_pair_too(bench: Bench, tmp_path: Path) -> N
     assert sorted(bench.place.leased[-2:]) == ["datasets", "models"]
 
 
+def test_what_appears_meanwhile_is_left_alone(tmp_path: Path) -> None:
+    with b2_store(B2Native()) as store:
+        bench = Bench(FolderPlace(tmp_path / "volumes", environ_of(store)), store)
+        store.put("a.bin", b"from there")
+        bench.write("b.bin", b"from here")
+
+        def appear(event: Mapping[str, Any]) -> None:
+            if event.get("phase") == "copy" and "a.bin" not in bench.seen:
+                bench.write("a.bin", b"made here meanwhile")
+                store.put("b.bin", b"put there meanwhile")
+
+        bench.place.on_event = appear
+        done = bench.both()
+        assert (done["status"], results(done)) == ("partial", {"a.bin": "failed", "b.bin": "failed"}), done
+        assert (bench.seen["a.bin"], store.seen["b.bin"]) == (b"made here meanwhile", b"put there meanwhile")
+        assert results(bench.both()) == {"a.bin": "conflict", "b.bin": "conflict"}
+
+
+def test_what_is_edited_as_soon_as_it_came_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with b2_store(B2Native()) as store:
+        bench = Bench(FolderPlace(tmp_path / "volumes", environ_of(store)), store)
+        store.put("a.bin", b"from there")
+        settle = Sync._settle
+
+        def edit(self: Sync, *args: Any) -> None:
+            bench.write("a.bin", b"edited at once")
+            settle(self, *args)
+
+        monkeypatch.setattr(Sync, "_settle", edit)
+        assert results(bench.pull()) == {"a.bin": "failed"}
+        assert bench.seen == {"a.bin": b"edited at once"}
+
+
+def test_two_runs_of_one_second_share_no_trash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sync, "stamp_of", lambda now: "20261121T000000Z")
+    with b2_store(B2Native()) as store:
+        bench = Bench(FolderPlace(tmp_path / "volumes", environ_of(store)), store)
+        for data in (b"one", b"two!", b"three"):
+            bench.write("a.bin", data)
+            bench.push()
+        assert {b"one", b"two!", b"three"} <= set(store.files().values())
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Folders:
+    return Folders(tmp_path)
+
+
+def test_a_link_to_a_disk_that_is_not_mounted_deletes_nothing(folders: Folders, tmp_path: Path) -> None:
+    for number in range(10):
+        folders.write_there(f"{number}.bin", b"a" * (number + 1))
+    folders.run(is_two_way=True)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    (folders.here / "3.bin").rename(disk / "3.bin")
+    (folders.here / "3.bin").symlink_to(disk / "3.bin")
+    assert results(folders.run(is_two_way=True))["3.bin"] == "same"
+    disk.rename(tmp_path / "unmounted")
+    done = folders.run(is_two_way=True, delete=True, approved={"there": ["3.bin"]})
+    assert (done["status"], exit_code(done)) == ("failed", 5), done
+    assert "leads nowhere" in done["error"]["message"]
+    assert (folders.there / "3.bin").is_file()
+
+
+def test_files_behind_a_link_are_compared_too(folders: Folders, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    (disk / "a.bin").write_bytes(b"a")
+    folders.here.mkdir(parents=True)
+    (folders.here / "loras").symlink_to(disk)
+    folders.write_there("loras/a.bin", b"b")
+    done = folders.run()
+    assert (results(done), exit_code(done)) == ({"loras/a.bin": "conflict"}, 6), done
+
+
+def test_a_change_within_one_tick_of_a_coarse_clock_is_seen_in_a_folder(folders: Folders) -> None:
+    now = float(int(time.time()))
+    for data in (b"one", b"two"):
+        folders.write_there("a.bin", data)
+        os.utime(folders.there / "a.bin", (now, now))
+        assert results(folders.run()) == {"a.bin": "copied"}
+    assert (folders.here / "a.bin").read_bytes() == b"two"
+
+
+def test_edits_at_once_on_either_side_of_two_folders_travel(folders: Folders) -> None:
+    folders.here.mkdir(parents=True)
+    for number, side in enumerate((folders.here, folders.there, folders.here)):
+        (side / "a.bin").write_bytes(b"%d" % number)
+        assert results(folders.run(is_two_way=True)) == {"a.bin": "copied"}
+    assert (folders.there / "a.bin").read_bytes() == b"2"
+
+
+def test_another_volume_under_the_same_role_has_no_common_past(folders: Folders, tmp_path: Path) -> None:
+    bench, ends = folders.bench, (VolumeEnd("datasets"), VolumeEnd("models"))
+    datasets = bench.place.volumes["datasets"]
+    datasets.mkdir(parents=True)
+    for number in range(10):
+        (datasets / f"{number}.bin").write_bytes(b"a")
+    assert bench.run(*ends)["status"] == "succeeded"
+    other = FolderPlace(tmp_path / "other", bench.place.environ)
+    (other.root / "datasets").mkdir(parents=True)
+    (other.root / "datasets" / "1.bin").write_bytes(b"a")
+    (other.root / "models").symlink_to(bench.models)
+    bench.place = other
+    plan = bench.run(*ends, mode="plan", delete=True)["plan"]
+    assert "delete_here" not in plan["counts"], plan
+
+
+def test_a_folder_that_is_only_read_needs_no_lease(folders: Folders) -> None:
+    folders.write_there("a.bin", b"a")
+    folders.run()
+    assert folders.bench.place.leased == ["models"]
+    folders.run(is_two_way=True)
+    assert folders.bench.place.leased[1:] == ["models", str(folders.there)]
+
+
+def test_folders_of_one_volume_have_one_lease(folders: Folders) -> None:
+    bench = folders.bench
+    bench.write("a/x.bin", b"x")
+    assert bench.run(VolumeEnd("models", "a"), VolumeEnd("models", "b"))["status"] == "succeeded"
+    assert bench.run(FolderEnd(str(folders.there)), FolderEnd(str(folders.here / "c")), allow_empty=True)
+    assert bench.place.leased == ["models", "models"]
+
+
+def test_without_hard_links_a_copy_that_does_not_come_leaves_the_old_file(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: Any, **more: Any) -> None:
+        raise PermissionError(errno.EPERM, "no hard links here")
+
+    folders.write_there("a.bin", b"first")
+    folders.run()
+    folders.write_there("a.bin", b"second, longer")
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(
+        "comfymodal.storage.mover.copy",
+        lambda session, order, **more: CopyResult(
+            tuple(PathResult(path, "failed", error="no") for path in order.paths), False, TransferError("no"), 0.0
+        ),
+    )
+    assert results(folders.run()) == {"a.bin": "failed"}
+    assert (folders.here / "a.bin").read_bytes() == b"first"
+
+
 FAULTS: list[tuple[str, dict[str, Any], str, int]] = [
     ("status", {"status": 503, "times": 3}, "succeeded", 0),
     ("status", {"status": 429, "times": 2, "headers": {"Retry-After": "1"}}, "succeeded", 0),
@@ -397,6 +564,36 @@ def test_one_file_that_is_never_whole_fails_alone(bench: Bench, account: B2Nativ
     bench.store.proxy.faults.clear()
     assert bench.pull()["status"] == "succeeded"
     assert hashlib.sha1(bench.seen["never.bin"]).digest() == hashlib.sha1(some_bytes(MIB)).digest()
+
+
+@pytest.mark.soak
+def test_a_line_that_hangs_is_given_up_and_tried_again(bench: Bench) -> None:
+    bench.store.put("a.bin", some_bytes(2 * MIB))
+    bench.store.proxy.add("hang", after=MIB, path="a.bin" if bench.store.remote.kind == "s3" else "4_z")
+    done = bench.pull()
+    assert (done["status"], exit_code(done)) == ("succeeded", 0), done
+    assert bench.seen == {"a.bin": some_bytes(2 * MIB)}
+
+
+@pytest.mark.soak
+def test_a_file_above_two_gigabytes_goes_both_ways(tmp_path: Path) -> None:
+    with serve_s3(tmp_path / "served") as served, s3_store(served) as store:
+        bench = Bench(FolderPlace(tmp_path / "volumes", environ_of(store)), store)
+        bench.write("big.bin", b"begin")
+        with (bench.models / "big.bin").open("r+b") as stream:
+            stream.seek((2 << 30) + 5)
+            stream.write(b"end")
+        wanted = hash_of(bench.models / "big.bin")
+        assert bench.push()["status"] == "succeeded"
+        (bench.models / "big.bin").unlink()
+        done = bench.pull()
+        assert (done["status"], done["copied_bytes"]) == ("succeeded", (2 << 30) + 8)
+        assert hash_of(bench.models / "big.bin") == wanted
+
+
+def hash_of(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha1").hexdigest()
 
 
 def test_a_cap_that_is_reached_ends_the_sync_with_its_own_code(tmp_path: Path, account: B2Native) -> None:

@@ -429,6 +429,27 @@ def test_a_download_whose_source_changed_begins_anew(bench2: Bench) -> None:
     assert bench.here["a.pt"] == b"x" * 10 * MIB
 
 
+def test_what_is_written_here_while_its_successor_comes_is_left_alone(
+    bench2: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench2.write_there("a.bin", b"first")
+    bench2.pull()
+    bench2.write_there("a.bin", b"second, longer")
+    bench2.write_there("new.bin", b"new there")
+    bring = volume_download._bring
+
+    def bring_and_write(work: Any, action: Action, partial: Path) -> None:
+        bring(work, action, partial)
+        bench2.write(action.path, b"written here", age_s=0)
+
+    monkeypatch.setattr(volume_download, "_bring", bring_and_write)
+    done = bench2.pull()
+    assert {path: result for path, (_, result) in results(done).items()} == {"a.bin": "failed", "new.bin": "failed"}
+    assert {path: bench2.here[path] for path in ("a.bin", "new.bin")} == dict.fromkeys(
+        ("a.bin", "new.bin"), b"written here"
+    )
+
+
 def test_what_arrives_is_compared_with_what_was_sent(bench2: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = bench2
     monkeypatch.setattr(volume_download, "PAUSE_S", 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -23,6 +24,7 @@ OWN_FOLDER = ".comfymodal"
 PARTIAL_SUFFIX = ".partial"
 FEW_PATHS = 50
 """Up to so many, each path is asked for, which costs a call each; above, the folder is listed, a call per thousand."""
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 PAUSES_S = (1.0, 4.0)
 """Before a listing that failed is asked for again."""
 
@@ -156,7 +158,7 @@ def _walk(root: Path) -> Iterator[tuple[str, FileState]]:
         raise NotFoundError(f"there is no folder {root}", path=str(root))
 
     def refuse(exc: OSError) -> None:
-        raise TransferError(f"cannot read {exc.filename}: {exc.strerror}", hint="look at its permissions") from exc
+        raise _unreadable(exc) from exc
 
     # Plain text and not `Path`: of 20,000 files that is seconds. Followed links may lead back to where they came from.
     top = str(root)
@@ -173,7 +175,7 @@ def _walk(root: Path) -> Iterator[tuple[str, FileState]]:
                 trail[os.path.join(folder, name)] = (*above, identity)
         inner = folder[len(top) :].strip(os.sep).replace(os.sep, "/")
         for name in files:
-            if not name.endswith(PARTIAL_SUFFIX) and (state := _state(os.path.join(folder, name))) is not None:
+            if not name.endswith(PARTIAL_SUFFIX) and (state := _listed_state(os.path.join(folder, name))) is not None:
                 yield f"{inner}/{name}" if inner else name, state
 
 
@@ -185,10 +187,29 @@ def _identity(path: str) -> tuple[int, int]:
     return (found.st_dev, found.st_ino)
 
 
+def _listed_state(path: str) -> FileState | None:
+    try:
+        found = os.stat(path)
+    except OSError as exc:
+        if exc.errno in _NOT_THERE:
+            # Removed a moment ago, or a link that leads nowhere.
+            return None
+        # A file that cannot be looked at is there: left out, it would count as deleted.
+        raise _unreadable(exc) from exc
+    return _of_stat(found)
+
+
+def _unreadable(exc: OSError) -> TransferError:
+    return TransferError(f"cannot read {exc.filename}: {exc.strerror}", hint="look at its permissions")
+
+
 def _state(path: str) -> FileState | None:
     try:
         found = os.stat(path)
     except OSError:
-        # Removed a moment ago, or a link that leads nowhere.
         return None
+    return _of_stat(found)
+
+
+def _of_stat(found: os.stat_result) -> FileState | None:
     return FileState(found.st_size, {}, found.st_mtime) if stat.S_ISREG(found.st_mode) else None

@@ -28,6 +28,8 @@ def describe_deploy(
     details += [f"volume {volume} will be created" for volume in missing_volumes]
     if minutes:
         details.append(f"building the image takes about {minutes:g} min on Modal's CPUs, once")
+    if spec.mounts:
+        details.append("what containers read from mounts is downloaded each time, and billed by the bucket's vendor")
     idle = idle_per_month(spec)
     kept = (
         f"comfyui.min_containers costs {money_text(idle)} per month, used or not" if idle else "idle it costs nothing"

@@ -130,6 +130,9 @@ class ModalPlace:
     def volume_version(self, volume: str) -> int | None:
         return self._mounts[volume].version
 
+    def volume_name(self, volume: str) -> str:
+        return self._mounts[volume].name
+
     def side_of(self, volume: Mapping[str, Any]) -> tuple[Side, Mover]:
         raise NotReadyError(f"the volume {volume.get('name')} is mounted where this runs, or not there at all")
 

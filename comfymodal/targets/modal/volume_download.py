@@ -15,8 +15,9 @@ from typing import BinaryIO
 
 import aiohttp
 
-from comfymodal.errors import ComfymodalError, NotReadyError, ServiceError, TransferError
+from comfymodal.errors import ComfymodalError, ConflictError, NotReadyError, ServiceError, TransferError
 from comfymodal.storage.actions import Action
+from comfymodal.storage.base import is_same_time
 from comfymodal.storage.names import inside
 from comfymodal.storage.rclone.log import Moving
 from comfymodal.targets.modal.errors import translated
@@ -110,7 +111,19 @@ def _fetch(work: _Work, action: Action) -> None:
             break
     if action.source is not None and action.source.mtime is not None:
         os.utime(partial, (action.source.mtime, action.source.mtime))
+    _require_untouched(target, action)
     partial.replace(target)
+
+
+def _require_untouched(target: Path, action: Action) -> None:
+    """Raise `ConflictError` when somebody wrote to the file while its successor was on its way."""
+    try:
+        found = target.lstat()
+    except FileNotFoundError:
+        return
+    planned = None if action.keep_as else action.target
+    if planned is None or found.st_size != planned.size or not is_same_time(found.st_mtime, planned.mtime):
+        raise ConflictError(f"{action.path!r} changed while the sync ran; it was left alone", hint=AGAIN)
 
 
 def _bring(work: _Work, action: Action, partial: Path) -> None:

@@ -138,6 +138,9 @@ class VolumeSide:
             raise error
         self.remove(path)
 
+    def put_back(self, paths: Sequence[str], stamp: str) -> None:
+        """Nothing: they never lost their names."""
+
     def commit(self) -> None:
         """Every call of the API is durable when it returns."""
 

@@ -241,12 +241,12 @@ class Containers:
             environ |= self._cloud.secrets[secret_id].values
         if self._settings.is_flat:
             views = {mount.mount_path: str(mount.view) for mount in container.mounts.values()}
-            # What names the folder in which buckets are mounted finds them side by side.
+            # What names the folder in which buckets are mounted finds them there, too.
             for mount_path, place in buckets.items():
                 link = folder / "buckets" / mount_path.lstrip("/")
                 link.parent.mkdir(parents=True, exist_ok=True)
                 link.symlink_to(place)
-                views[str(PurePosixPath(mount_path).parent)] = str(link.parent)
+                views |= {mount_path: str(link), str(PurePosixPath(mount_path).parent): str(link.parent)}
             environ = {name: views.get(value, value) for name, value in environ.items()}
         return environ | {
             "PYTHONPATH": str(folder / "code"),

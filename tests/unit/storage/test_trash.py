@@ -190,3 +190,19 @@ def test_whether_a_disk_ignores_case_is_found_out(tmp_path: Path) -> None:
     (tmp_path / "probe").mkdir()
 
     assert ignores_case(tmp_path) is (tmp_path / "PROBE").exists()
+
+
+def test_a_file_made_anew_while_the_old_one_goes_to_the_trash_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.bin").write_bytes(b"old")
+    rename = Path.rename
+
+    def rename_and_make_anew(self: Path, target: Path) -> Path:
+        moved = rename(self, target)
+        self.write_bytes(b"new")
+        return moved
+
+    monkeypatch.setattr(Path, "rename", rename_and_make_anew)
+    put_away(tmp_path, "a.bin", "stamp")
+    assert (tmp_path / "a.bin").read_bytes() == b"new"
