@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import math
 import queue
+import secrets
 import shutil
 import signal
-import tempfile
 import threading
 import time
 from collections import deque
@@ -94,7 +94,9 @@ def supervise(spec: Spec, make_trainer: Callable[[Path], Trainer], hooks: Hooks)
         for left in spec.scratch.glob(f"{_ATTEMPT}*"):
             shutil.rmtree(left, ignore_errors=True)
         # A folder of its own: what a killed attempt left must not be mistaken for a checkpoint.
-        folder = Path(tempfile.mkdtemp(prefix=_ATTEMPT, dir=spec.scratch))
+        # Hexadecimal: names of `tempfile` may hold `_cn`, below which ai-toolkit finds no checkpoint.
+        folder = spec.scratch / f"{_ATTEMPT}{secrets.token_hex(4)}"
+        folder.mkdir(mode=0o700)
     except OSError as exc:
         return _Supervision(spec, store, None, hooks, started_at).fail_early(_disk_failure(exc))
     try:

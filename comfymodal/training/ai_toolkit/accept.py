@@ -55,6 +55,8 @@ class Accepted:
     """By variables, by the file's own `overrides`, by flags: in this order."""
     form: ShortForm | None = None
     """What it was expanded from."""
+    where: Where | None = None
+    """Places of the full config: in the file, or the flag that said it. None where `config` is."""
 
     @property
     def is_sound(self) -> bool:
@@ -114,7 +116,7 @@ def _finish(config: Config, where: Where, wishes: Wishes, before: Accepted, own_
     where = _placed(where, flags.changes, "flag")
     found = check_config(flags.config, where, allow_full_finetune=wishes.allows_full_finetune)
     # A variable that could not be put in is said once, by who tried; the check passes over what is left of it.
-    return Accepted(flags.config, (*before.problems, *found), (*changes, *flags.changes), before.form)
+    return Accepted(flags.config, (*before.problems, *found), (*changes, *flags.changes), before.form, where)
 
 
 def _own(overrides: Mapping[str, Any]) -> Iterable[Setting]:

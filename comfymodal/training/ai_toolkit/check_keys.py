@@ -13,6 +13,7 @@ from comfymodal.training.ai_toolkit.schema import (
     CHOICES,
     JOB,
     NESTED,
+    NEVER_EMPTY,
     OPEN,
     PROCESS,
     TOP,
@@ -92,6 +93,10 @@ def _unknown(subject: Subject, path: KeyPath, block: Block) -> Problem:
 
 
 def _check_value(subject: Subject, path: KeyPath, kind: Kind, value: Any, place: str) -> Iterator[Problem]:
+    if place in NEVER_EMPTY and value in (None, []):
+        hint = "remove the key: the trainer has a default"
+        yield subject.problem("bad_value", path, f"must be {_WORDS[kind]}, not {shown(value)}", hint)
+        return
     if value is None or (isinstance(value, str) and _VARIABLE.search(value)):
         return
     if not fits(kind, value):

@@ -15,6 +15,9 @@ OPTIMIZER_FILE = "optimizer.pt"
 LOSS_FILE = "loss_log.db"
 SAMPLES_FOLDER = "samples"
 
+CACHE_FOLDERS = frozenset({"_latent_cache", "_t_e_cache", "_clip_vision_cache"})
+"""Made in the dataset's folder, beside hidden files of its own."""
+
 _OWN_NAMES = ("config.yaml", OPTIMIZER_FILE, LOSS_FILE, SAMPLES_FOLDER, "learnable_snr.json", "README.md")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{1,63}")
 _NO_CHECKPOINT = ("_LoRA", "_refiner", "_t2i", "_cn")

@@ -224,6 +224,9 @@ AT_LEAST: Mapping[str, float] = {
     **dict.fromkeys(("sample.samples[].width", "sample.samples[].height"), 64),
 }
 
+NEVER_EMPTY = frozenset(f"datasets[].{key}" for key in ("resolution", "num_repeats", "num_frames", "scale"))
+"""Where `null` or an empty list takes the place of the trainer's default, and there is nothing it could do with it."""
+
 DEFAULTS: Mapping[str, Any] = {
     "network.linear": 4,
     "network.alpha": 1.0,
