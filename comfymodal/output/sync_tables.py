@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from comfymodal.operations.sync_results import PairView, PathView, SyncReport
-from comfymodal.output.words import bytes_in_words, count, seconds_in_words
+from comfymodal.output.words import bytes_in_words, cost_in_words, count, seconds_in_words
 
 Rows = list[tuple[str, ...]]
 
@@ -26,6 +26,7 @@ _ACTIONS = (
     ("delete_there", "to delete there"),
     ("only_here", "only here"),
     ("only_there", "only there"),
+    ("unread", "to be read"),
     ("kept", "kept as it is"),
     ("refused", "refused"),
     ("conflict", "in conflict"),
@@ -93,6 +94,8 @@ def _pair_lines(pair: PairView, deleted: int) -> list[str]:
         parts = _status_parts(pair)
     else:
         parts = _plan_parts(pair)
+    if run is not None and run.cost is not None:
+        parts.append(cost_in_words(run.cost))
     stopped = "stopped; " if pair["status"] == "cancelled" else ""
     following = _next(pair)
     lines = [f"{name}: {stopped}{', '.join(parts) or 'nothing to do'}{f'; next: {following}' if following else ''}"]

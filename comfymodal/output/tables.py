@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from typing import Any
 
-from comfymodal.costs.rates import money_text, nanodollars_of
 from comfymodal.operations.config import ConfigShown, ConfigValidated
 from comfymodal.operations.results import RenderPlan, RunCancelled, RunList, RunReport, RunView
 from comfymodal.operations.sync_results import ErrandReport, SyncReport
 from comfymodal.output.sync_tables import sync_details
-from comfymodal.output.words import bytes_in_words, count, seconds_in_words, shown_path
+from comfymodal.output.words import bytes_in_words, cost_in_words, count, money_in_words, seconds_in_words, shown_path
 
 Rows = list[tuple[str, ...]]
 
@@ -57,7 +55,7 @@ def details_of(report: RunReport | SyncReport | ErrandReport) -> Rows:
         ("workflow" if run.kind == "render" else "what", run.title),
         ("target", run.target),
         ("started", _time(run.created_at)),
-        ("cost", "" if run.cost is None else _cost(run.cost)),
+        ("cost", "" if run.cost is None else cost_in_words(run.cost)),
         ("took", "" if run.seconds is None else f"{seconds_in_words(run.seconds)}{_phases(run)}"),
     ]
     if isinstance(report, SyncReport):
@@ -77,7 +75,7 @@ def summary_of(report: RunReport) -> str:
     next_command = f"comfymodal runs again {report.run.id}"
     if report.run.status == "running":
         return f"run {report.run.id} goes on; its outputs: comfymodal runs fetch {report.run.id}"
-    cost = f", {_cost(report.run.cost)}" if report.run.cost is not None else ""
+    cost = f", {cost_in_words(report.run.cost)}" if report.run.cost is not None else ""
     pushed = f", pushed to {report.push['to']}" if report.push and report.push["status"] == "succeeded" else ""
     return f"{report.run.status}: {files}{texts}{took}{_phases(report.run)}{cached}{cost}{pushed}; next: {next_command}"
 
@@ -123,21 +121,13 @@ def _runs_table(result: RunList) -> tuple[tuple[str, ...], Rows]:
 
 def _run_row(run: RunView, *, is_paid: bool) -> tuple[str, ...]:
     took = "" if run.seconds is None else seconds_in_words(run.seconds)
-    cost = ("" if run.cost is None else _money(run.cost),) if is_paid else ()
+    cost = ("" if run.cost is None else money_in_words(run.cost),) if is_paid else ()
     return (run.id, run.status, _time(run.created_at), took, *cost, run.title)
 
 
 def _phases(run: RunView) -> str:
     told = [f"{name} {seconds_in_words(seconds)}" for name, seconds in run.phases.items() if seconds >= 0.05]
     return f" ({', '.join(told)})" if told else ""
-
-
-def _cost(usd: str) -> str:
-    return f"{_money(usd)} (est.)"
-
-
-def _money(usd: str) -> str:
-    return money_text(nanodollars_of(Decimal(usd)))
 
 
 def _time(iso: str) -> str:

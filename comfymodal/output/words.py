@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from decimal import Decimal
 from pathlib import Path
+
+from comfymodal.costs.rates import money_text, nanodollars_of
 
 
 def seconds_in_words(seconds: float) -> str:
@@ -47,3 +50,13 @@ def home_path(path: str) -> str:
 def harmless(text: str) -> str:
     """Text from a file or a server without what would steer a terminal; line ends and tabs stay."""
     return "".join(mark if mark in "\n\t" or mark.isprintable() else f"\\x{ord(mark):02x}" for mark in text)
+
+
+def money_in_words(usd: str) -> str:
+    """Dollars as JSON carries them -> `$0.0152`."""
+    return money_text(nanodollars_of(Decimal(usd)))
+
+
+def cost_in_words(usd: str) -> str:
+    """What a run came to: an estimate until it is billed."""
+    return f"{money_in_words(usd)} (est.)"

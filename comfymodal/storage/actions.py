@@ -23,6 +23,7 @@ Kind = Literal[
     "delete_here",
     "delete_there",
     "conflict",  # nothing happens until the operator says which side to prefer
+    "unread",  # equal in size, and nobody read it: only a look at the listings was asked for
     "kept",  # differs, and the operator prefers what the receiving side has
     "refused",  # a name that no place may be given
 ]

@@ -76,7 +76,9 @@ def advance(
         outcome = outcomes.get(action.path)
         if action.kind in ("same", "adopt"):
             entry = _entry_of_both(action, entries.get(action.path), plan.listed_at, action.path in rehashed)
-            _settle(entries, action.path, entry and replace(entry, synced_at=entry.synced_at or now))
+            if entry is not None and not entry.synced_at:
+                entry = replace(entry, synced_at=now)
+            _settle(entries, action.path, entry)
         elif outcome is not None and outcome.result == "deleted" and action.kind.startswith("delete_"):
             _settle(entries, action.path, None)
         elif outcome is not None and outcome.result == "copied" and is_as_planned(action, outcome):
@@ -150,11 +152,11 @@ def _entry_of_both(action: Action, old: Entry | None, listed_at: float, was_read
         hashes={**(known.hashes if known else {}), **there.hashes, **here.hashes},
         version=there.version,
         mtime=lasting_time(here.mtime, listed_at=listed_at),
-        synced_at=0.0,
+        synced_at=known.synced_at if known else 0.0,
         verified=bool(known and known.verified) or (was_read and _are_compared(here, there)),
     )
     # Found as it was: no reason to write the whole base again only for a newer time.
-    return known if known and replace(entry, synced_at=known.synced_at) == known else entry
+    return entry if known is None or entry == known else replace(entry, synced_at=0.0)
 
 
 def _entry_of_copy(action: Action, outcome: Outcome, plan: Plan, now: float) -> Entry | None:

@@ -106,21 +106,23 @@ class Sync:
         rules, pair = self.wish.rules, self._base.pair
         listed_at = time.time()
         self._phase("listing")
-        base = read_base(self._base_file, pair)
-        self._base = base or self._base
-        with ThreadPoolExecutor(2) as pool:
+        with ThreadPoolExecutor(1) as pool:
+            # What takes longest; all that is done meanwhile costs nothing.
             listing = pool.submit(self._list_there)
+            base = read_base(self._base_file, pair)
+            self._base = base or self._base
             here = self._list_here()
-            there = self._with_versions(listing.result())
+            known = dict(here) if self.wish.is_verify else recall(here, base)
+            there = dict(self._with_versions(listing.result()))
         self._go_on()
         self._require_in_reach(here, there, base)
-        known = dict(here) if self.wish.is_verify else recall(here, base)
-        there = dict(there)
         if self.wish.reads_files:
             self._hash(known, there, base)
         if self.here.root.is_dir() and rules.allows("pull"):
             rules = replace(rules, ignores_case=ignores_case(self.here.root))
         plan = make_plan(pair, base, known, there, rules, listed_at=listed_at)
+        if not self.wish.reads_files:
+            plan = replace(plan, actions=tuple(_without_doubt(action) for action in plan.actions))
         self.emit({"type": "plan", **summary_of(plan)})
         return plan
 
@@ -382,6 +384,14 @@ def _without_young_time(entry: Entry, listed_at: float) -> Entry:
         return entry
     is_lasting = lasting_time(float(entry.version.removeprefix(TIME)), listed_at=listed_at) is not None
     return entry if is_lasting else replace(entry, version=None)
+
+
+def _without_doubt(action: Action) -> Action:
+    """What would be read before it is called a conflict is none yet."""
+    here, there = action.here, action.there
+    if action.kind != "conflict" or here is None or there is None or same_content(here, there) is not None:
+        return action
+    return replace(action, kind="unread", why="equal in size; a sync reads it here to tell whether it is equal")
 
 
 def _only_approved(plan: Plan, approved: Approved) -> Plan:

@@ -96,6 +96,9 @@ class StorageProxy:
 
 
 class _Server(http.server.ThreadingHTTPServer):
+    request_queue_size = 128
+    """The default of 5 makes 32 connections at once wait for a second."""
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         # A client that is killed or told to stop cuts its lines; that is what it is here for.
         if not isinstance(sys.exc_info()[1], OSError):

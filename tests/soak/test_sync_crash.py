@@ -55,9 +55,8 @@ def test_five_rounds(store: Store, tmp_path: Path) -> None:
 def test_two_hundred_rounds(store: Store, tmp_path: Path) -> None:
     world = World(store, tmp_path, random.Random(f"{SEED}{store.remote.kind}"))
     world.play(ROUNDS)
-    print(
-        f"\n{store.remote.kind}: {ROUNDS} rounds, seed {SEED}: {world.kills} killed at work, {world.conflicts} conflicts"
-    )
+    told = f"{world.kills} killed at work, {world.conflicts} conflicts"
+    print(f"\n{store.remote.kind}: {ROUNDS} rounds, seed {SEED}: {told}")
     assert world.kills > ROUNDS / 10
     assert world.conflicts
 
