@@ -69,6 +69,13 @@ class InputFileError(ComfymodalError):
     exit_code = 3
 
 
+class TrainingConfigError(ComfymodalError):
+    """The training config is wrong; nothing was started. `problems` lists all that is wrong with it."""
+
+    code = "training_config_invalid"
+    exit_code = 3
+
+
 class OutputFolderError(ComfymodalError):
     """Results cannot be written where they were asked for; nothing was started."""
 

@@ -15,7 +15,7 @@ from comfymodal.errors import CancelledError, ComfymodalError, ServiceError, Usa
 # typer brings its own click from 0.26 on and names the root of its exceptions nowhere.
 _ClickError: Any = typer.BadParameter.__mro__[2]
 
-_GROUPS = ("runs", "models", "trash", "config", "engine", "workflow")
+_GROUPS = ("runs", "models", "trash", "config", "engine", "workflow", "datasets")
 """Commands with subcommands; the second word of the others is an argument."""
 
 

@@ -14,6 +14,8 @@ from comfymodal.cli.boundary import run_guarded
 COMMANDS = {
     "render": "Render a ComfyUI workflow and bring back every output.",
     "workflow": "Look at workflows and check them, without rendering.",
+    "train": "Check the training of a LoRA before anything is paid for.",
+    "datasets": "Check folders of pictures and captions, list those on the volume.",
     "sync": "Bring models and other files up to date between buckets, volumes and folders.",
     "runs": "List, show, attach to, fetch, repeat and cancel runs.",
     "models": "List, look into, add, move and remove models.",

@@ -136,6 +136,12 @@ def container_rate(gpus: Sequence[GpuChoice]) -> Rate:
     return Rate(max(prices), other, gpu=dearest.label, is_range=min(prices) < max(prices))
 
 
+def training_rate(gpu: GpuChoice, memory_gib: int) -> Rate:
+    """The rate of a container that trains: weights pass through main memory before they are quantized."""
+    other = _cores_and_memory(GPU_CONTAINER_CORES, max(GPU_CONTAINER_GIB, memory_gib))
+    return Rate(gpu.nanodollars_per_s, other, gpu=gpu.label)
+
+
 def cpu_rate() -> Rate:
     """The rate of a container without a GPU."""
     return Rate(0, _cores_and_memory(CPU_CONTAINER_CORES, CPU_CONTAINER_GIB))

@@ -81,7 +81,7 @@ class Place(Protocol):
         """See what others committed to the volume. Called with no file open on it."""
 
     def control(self) -> Control | None:
-        """What the operator asked for last. Cheap enough to call twice a second."""
+        """What the operator asked for last; after `save` it may become `stop`, which stays. Cheap: twice a second."""
 
     def engine(self) -> Engine:
         """A ComfyUI that answers, started when needed. Raises `EngineDiedError` or `NotReadyError`."""

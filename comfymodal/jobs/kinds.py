@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from comfymodal.jobs.contract import StoragePlace
 
-KINDS = ("render", "sync", "download", "tidy")
+KINDS = ("render", "sync", "download", "tidy", "train")
 
 
 def run_job(job: Mapping[str, Any], place: StoragePlace) -> dict[str, Any]:

@@ -261,7 +261,12 @@ def _on_transfer(state: Progress, event: Mapping[str, Any], now: float) -> None:
     state.files = (int(event.get("files_done") or 0), int(event.get("files") or 0))
 
 
+def _on_reading(state: Progress, event: Mapping[str, Any], now: float) -> None:
+    state.enter("dataset", now, f"{event.get('folder')}: {event.get('done')} of {event.get('total')} files")
+
+
 _HANDLERS = {
+    "reading": _on_reading,
     "pair": _on_pair,
     "hashing": _on_hashing,
     "plan": _on_plan,

@@ -19,6 +19,7 @@ from comfymodal.output.screen import write_stderr
 from comfymodal.output.setup_tables import setup_table
 from comfymodal.output.sync_tables import SHOWN_PATHS, sync_errors, sync_lines, sync_table
 from comfymodal.output.tables import Rows, details_of, summary_of, table_of
+from comfymodal.output.train_tables import train_end, train_lines, train_table
 from comfymodal.output.words import harmless
 
 
@@ -39,9 +40,12 @@ def show(
         or setup_table(result)
         or fleet_table(result)
         or models_table(result)
+        or train_table(result)
         or sync_table(result, limit=SHOWN_PATHS if sys.stdout.isatty() else None, is_verbose=is_verbose)
         or table_of(result)
     )
+    for line in train_lines(result):
+        _print(harmless(line))
     if with_details:
         _print_table((), details_of(result))
         rows = [] if isinstance(result, RunReport) and not (result.outputs or result.texts) else rows
@@ -59,6 +63,8 @@ def _write_end(result: Any, *, is_brief: bool) -> None:
         return
     if isinstance(result, Verdict) and result.error is not None:
         _write_error(result.error)
+    for line in () if is_brief else train_end(result):
+        write_stderr(line)
     if isinstance(result, RunReport) and not is_brief:
         write_stderr(summary_of(result))
 

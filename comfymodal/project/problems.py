@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 
 from comfymodal.errors import ProjectError
+from comfymodal.secret_shapes import looks_secret, without_secrets
 
-# The shapes of Modal tokens, Hugging Face tokens, AWS key ids and B2 application keys.
-_SECRET = re.compile(
-    r"(?<![A-Za-z0-9])(?:a[ks]-[A-Za-z0-9]{20,}|hf_[A-Za-z0-9]{20,}|AKIA[A-Z0-9]{16}|K00[0-9][A-Za-z0-9+/]{27})"
-    r"(?![A-Za-z0-9])"
-)
+__all__ = ["Mark", "Mistake", "Problem", "looks_secret", "printable", "project_error"]
 
 
 class Mistake(ValueError):
@@ -75,14 +71,9 @@ def project_error(problems: Iterable[Problem]) -> ProjectError:
     return ProjectError(message, hint=first.hint, problems=[problem.to_dict() for problem in ordered])
 
 
-def looks_secret(text: str) -> bool:
-    """Whether the text has the shape of a token or key in it."""
-    return _SECRET.search(text) is not None
-
-
 def printable(text: str, *, longest: int = 60) -> str:
     """Make text from a file fit for one line of a terminal: no secrets, control characters, lone surrogates, novels."""
-    text = _SECRET.sub("***", text)
+    text = without_secrets(text)
     shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
     return shown if len(shown) <= longest else f"{shown[: longest - 3]}..."
 

@@ -12,6 +12,9 @@ from comfymodal.storage.names import OWN_FOLDER
 
 PARTIAL_SUFFIX = ".partial"
 
+SIDECAR_SUFFIX = ".comfymodal.json"
+"""Beside a model that was trained here, in place of its extension: where it comes from. No model itself."""
+
 WEIGHTS = (".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".gguf", ".onnx", ".pkl", ".engine")
 """Extensions of files that hold weights."""
 
@@ -143,4 +146,6 @@ def _parents(name: str) -> Iterator[str]:
 
 def _is_clutter(path: str, size: int) -> bool:
     name = path.rpartition("/")[2]
+    if name.endswith(SIDECAR_SUFFIX):
+        return True
     return any(part.startswith(".") for part in path.split("/")) or (size == 0 and bool(_PLACEHOLDER.fullmatch(name)))

@@ -72,6 +72,7 @@ class LocalPlace:
         self._about = {"run_id": data["job"]["run_id"], "host": data["job"].get("host")}
         self._control: Control | None = None
         self._control_read_at = 0.0
+        self._has_lost_lease = False
         self._courier = Courier(self._deliver, every_s=DELIVER_EVERY_S)
 
     def emit(self, event: Mapping[str, Any]) -> None:
@@ -111,7 +112,8 @@ class LocalPlace:
         from comfymodal.targets.modal.volume_lease import hold_from_here
 
         def stop() -> None:
-            self._control = "stop"
+            # A flag of its own: this is another thread, and `control` may be about to note another word.
+            self._has_lost_lease = True
 
         environment, _, name = owner.rpartition("/")
         return hold_from_here(name, environment or None, self._about, self._state, stop)
@@ -134,14 +136,15 @@ class LocalPlace:
         return open_side(end)
 
     def control(self) -> Control | None:
+        if self._has_lost_lease:
+            return "stop"
         now = time.monotonic()
-        if self._control is None and now - self._control_read_at > CONTROL_EVERY_S:
+        if self._control != "stop" and now - self._control_read_at > CONTROL_EVERY_S:
             self._control_read_at = now
-            try:
-                word = (self._call / CONTROL_FILE).read_text()
-            except OSError:
-                return None
-            self._control = "save" if word == "save" else "stop"
+            with contextlib.suppress(OSError):
+                # Empty is a word that is just being written.
+                if word := (self._call / CONTROL_FILE).read_text():
+                    self._control = "save" if word == "save" else "stop"
         return self._control
 
     def engine(self) -> Engine:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import modal
 import pytest
 from modal.client import _Client
 
-from comfymodal.errors import BusyError, NotReadyError
+from comfymodal.errors import BusyError, NotReadyError, TransferError
 from comfymodal.targets.modal import leases
+from comfymodal.targets.modal.board import Board
 from comfymodal.targets.modal.leases import LEASES, Lease, hold
+from comfymodal.targets.modal.place import DELIVER_EVERY_S, ModalPlace, Mount
 from tests.doubles.modal_cloud.client import ModalCloud
 
 BEAT_S, DEAD_S = 0.1, 0.6
@@ -201,3 +205,59 @@ def test_a_service_that_cannot_be_asked_is_no_free_volume(cloud: ModalCloud) -> 
     cloud.do("fail", rpc="DictGet", times=0)
 
     assert refused.value.message.startswith("cannot ask who writes to the volume models: ")
+
+
+@pytest.fixture
+def board() -> Board:
+    # A new one for each test.
+    return Board(f"board-{uuid.uuid4().hex}", None)
+
+
+@pytest.fixture
+def place(tmp_path: Path, board: Board) -> Iterator[ModalPlace]:
+    mounts = {role: Mount(tmp_path / role, f"comfy-{role}") for role in ("outputs", "training")}
+    told = {"container": {"container_id": "ta-1"}, "project": "portraits"}
+    made = ModalPlace("r1", mounts=mounts, board=board, before=None, about=told, get_engine=Mock())
+    yield made
+    made.abandon()
+
+
+def test_runs_side_by_side_on_one_volume_have_a_lease_each(place: ModalPlace) -> None:
+    folder = place.volumes["training"] / "runs"
+
+    with place.lease(str(folder / "one")), hold("comfy-training/runs/two", None, about("r2")):
+        assert entry("comfy-training") is None
+        assert (entry("comfy-training/runs/one") or {})["run_id"] == "r1"
+        with pytest.raises(BusyError, match="comfy-training/runs/two is being written to by run r2"):
+            place.lease(str(folder / "two")).__enter__()
+    assert entry("comfy-training/runs/one") is None
+    with place.lease(str(place.volumes["training"])):
+        assert entry("comfy-training") is not None
+    with pytest.raises(NotReadyError):
+        place.lease("/elsewhere").__enter__()
+
+
+def test_a_folder_that_was_lost_is_not_committed(place: ModalPlace) -> None:
+    with place.lease(str(place.volumes["training"] / "runs" / "one")):
+        entries().put("comfy-training/runs/one", {**about("r9"), "token": "another"})
+        wait_until(lambda: place.control() == "stop")
+        with pytest.raises(TransferError, match="taken over"):
+            place.commit("training")
+
+
+def test_a_save_may_become_a_stop_and_never_the_other_way_round(place: ModalPlace, board: Board) -> None:
+    assert place.control() is None
+    board.ask("r1", "save")
+    wait_until(lambda: place.control() == "save")
+    board.ask("r1", "stop")
+    wait_until(lambda: place.control() == "stop")
+    board.ask("r1", "save")
+    time.sleep(2 * DELIVER_EVERY_S)
+    assert place.control() == "stop"
+
+
+def test_a_container_that_is_taken_away_stops_whatever_it_was_asked(place: ModalPlace, board: Board) -> None:
+    place.stop()
+    board.ask("r1", "save")
+    time.sleep(2 * DELIVER_EVERY_S)
+    assert place.control() == "stop"

@@ -16,7 +16,7 @@ from comfymodal.targets.spec import ModalSpec
 from comfymodal.workflow.graph import read_workflow
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-PROJECTS = sorted(CONFIGS.rglob("*.yaml"))
+PROJECTS = sorted(CONFIGS.rglob("comfymodal.yaml"))
 WORKFLOWS = sorted(CONFIGS.rglob("*.json"))
 ON_MODAL = [CONFIGS / "flux" / "comfymodal.yaml", CONFIGS / "wan" / "comfymodal.yaml"]
 

@@ -79,6 +79,7 @@ class ModalPlace:
         self._unwritten: list[Mapping[str, Any]] = []
         self._run_id, self._board, self._about, self._get_engine = run_id, board, about, get_engine
         self._control: Control | None = None
+        self._must_stop = False
         seq = int((before or {}).get("seq") or 0)
         # The first act: from now on the run can be found, and cancelled, by its id alone.
         self._undelivered: dict[str, Any] | None = {"seq": seq, "events": [], **about}
@@ -90,7 +91,7 @@ class ModalPlace:
 
     def commit(self, volume: str) -> None:
         name = self._mounts[volume].name
-        if volume in self._leases and self._leases[volume].is_lost:
+        if any(lease.is_lost for owner, lease in list(self._leases.items()) if self._mount_of(owner)[0] == volume):
             raise TransferError(
                 f"the volume {name} was taken over by another command while this one was out of Modal's sight",
                 hint="run it again: it goes on with what is missing",
@@ -112,7 +113,8 @@ class ModalPlace:
 
     @contextmanager
     def lease(self, owner: str) -> Iterator[None]:
-        if owner not in self._mounts:
+        role, below = self._mount_of(owner)
+        if role is None:
             raise NotReadyError(f"no volume {owner} is mounted where this runs")
         if owner in self._leases:
             # Both ends of a pair may lie on one volume.
@@ -120,12 +122,23 @@ class ModalPlace:
             return
         container = self._about["container"]["container_id"]
         about = {"run_id": self._run_id, "project": self._about.get("project"), "container_id": container}
-        with hold(self._mounts[owner].name, None, about, self.stop) as lease:
+        # No volume has a slash in its name: the lease of a folder is never taken for one of a volume.
+        name = f"{self._mounts[role].name}/{below}" if below else self._mounts[role].name
+        with hold(name, None, about, self.stop) as lease:
             self._leases[owner] = lease
             try:
                 yield
             finally:
                 del self._leases[owner]
+
+    def _mount_of(self, owner: str) -> tuple[str | None, str]:
+        """Which volume an owner of a lease lies on, and the folder in it; `owner` is a role or an absolute path."""
+        if owner in self._mounts:
+            return owner, ""
+        for role, mount in self._mounts.items():
+            if (path := Path(owner)).is_relative_to(mount.path):
+                return role, "/".join(path.relative_to(mount.path).parts)
+        return None, ""
 
     def volume_version(self, volume: str) -> int | None:
         return self._mounts[volume].version
@@ -137,11 +150,12 @@ class ModalPlace:
         raise NotReadyError(f"the volume {volume.get('name')} is mounted where this runs, or not there at all")
 
     def control(self) -> Control | None:
-        return self._control
+        return "stop" if self._must_stop else self._control
 
     def stop(self) -> None:
         """As if the operator had asked: the container is being taken away."""
-        self._control = "stop"
+        # A flag of its own: the thread that asks the board may be about to note another word.
+        self._must_stop = True
 
     def engine(self) -> Engine:
         return self._get_engine()
@@ -196,7 +210,7 @@ class ModalPlace:
 
     def _tick(self) -> None:
         self._put()
-        if self._control is None:
+        if self.control() != "stop":
             with _said("cannot ask the board"):
                 word = self._board.asked(self._run_id)
                 self._control = "save" if word == "save" else "stop" if word else None

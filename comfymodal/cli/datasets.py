@@ -1,0 +1,71 @@
+"""`comfymodal datasets ...`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from comfymodal.cli.options import (
+    ConfigOption,
+    JsonOption,
+    QuietOption,
+    TargetOption,
+    open_context,
+    open_desk,
+)
+
+app = typer.Typer(
+    rich_markup_mode=None,
+    add_completion=False,
+    no_args_is_help=True,
+    help="Check folders of pictures and captions, and list those on the volume.",
+)
+
+
+@app.command()
+def check(
+    folder: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="Pictures and captions; volume:/NAME is one of the datasets volume.")
+    ],
+    train_config: Annotated[
+        Path | None,
+        typer.Option("--for", metavar="CONFIG", help="Training config whose settings count for this folder."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="MODEL", help="Without --for: what is trained [default: flux].")
+    ] = None,
+    trigger: Annotated[
+        str | None, typer.Option("--trigger", metavar="WORD", help="Without --for: the word captions should have.")
+    ] = None,
+    target: TargetOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Open every picture and caption as the trainer will: what it would drop, crop, or learn wrongly.
+
+    Ends with 3 when there are problems; warnings are none.
+    """
+    from comfymodal.operations.datasets import DatasetRequest, check_folder
+    from comfymodal.operations.train_datasets import read_places
+    from comfymodal.output.show import show
+
+    request = DatasetRequest(folder, Path.cwd(), train_config, model, trigger, os.environ)
+    with open_desk(as_json=as_json, quiet=quiet) as desk:
+        places = read_places(config, environ=os.environ, cwd=Path.cwd(), flags={"target": target})
+        checked = check_folder(request, places, desk)
+        show(checked, desk, command=["datasets", "check"])
+    raise typer.Exit(checked.exit_code)
+
+
+@app.command("list")
+def list_(target: TargetOption = None, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """List the datasets on the datasets volume: pictures, captions, sizes."""
+    from comfymodal.operations.datasets import list_datasets
+    from comfymodal.output.show import show
+
+    with open_desk(as_json=as_json) as desk:
+        show(list_datasets(open_context(config, target=target)), desk, command=["datasets", "list"])
