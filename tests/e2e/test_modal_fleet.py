@@ -101,6 +101,7 @@ def test_stop_waits_for_nothing_that_only_waits(make_modal_cli: Make) -> None:
     assert not rendering(cli)()
 
 
+@pytest.mark.soak
 def test_warm_keeps_a_container_up_and_ends_by_itself(make_modal_cli: Make) -> None:
     cli = make_modal_cli(scaledown_window="2s")
     assert cli("deploy", "--yes").code == 0

@@ -37,6 +37,7 @@ def checkpoints(modal_cloud: ModalCloud, tiny_checkpoint: Path) -> Path:
     return folder
 
 
+@pytest.mark.soak
 def test_a_model_that_lies_in_a_bucket_alone_renders(
     make_modal_cli: Callable[..., ModalCli], checkpoints: Path, tiny_checkpoint: Path
 ) -> None:
