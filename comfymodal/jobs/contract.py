@@ -34,7 +34,10 @@ MANIFEST_FILE = "manifest.jsonl"
 SNAPSHOT_EVENTS = 100
 """How many of the newest events a snapshot carries; a reader that slept longer still has the state."""
 
-Control = Literal["stop", "save"]
+Control = Literal["stop", "save", "abort"]
+"""`stop`: keep what there is, then end; `abort`: end now, keep what is kept already (only trainings tell them apart);
+`save`: keep what there is, and go on.
+"""
 
 
 class Engine(Protocol):
@@ -81,7 +84,7 @@ class Place(Protocol):
         """See what others committed to the volume. Called with no file open on it."""
 
     def control(self) -> Control | None:
-        """What the operator asked for last; after `save` it may become `stop`, which stays. Cheap: twice a second."""
+        """What the operator asked for last: after `save` may come `stop`, then `abort`. Cheap: twice a second."""
 
     def engine(self) -> Engine:
         """A ComfyUI that answers, started when needed. Raises `EngineDiedError` or `NotReadyError`."""
@@ -93,6 +96,12 @@ class StoragePlace(Place, Protocol):
     @property
     def environ(self) -> Mapping[str, str]:
         """Where keys of remotes and tokens are looked for. Never part of an event, an outcome or a log."""
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether this place is being taken away, and the same job will be run on in another one: then `control` says
+        `stop`, and nobody asked for it.
+        """
 
     def lease(self, owner: str) -> AbstractContextManager[None]:
         """Be the only writer while the block runs: of a volume (by role), of a folder (by absolute path), or of a
@@ -114,6 +123,15 @@ class StoragePlace(Place, Protocol):
 
         Raises `NotReadyError` where there is no Modal to ask.
         """
+
+
+def heard(before: Control | None, word: str | None) -> Control | None:
+    """What `control` says after this word of the operator's: a stop stays, unless it is to be at once."""
+    if word == "abort" or before == "abort":
+        return "abort"
+    if word == "save" and before != "stop":
+        return "save"
+    return "stop" if word and word != "save" else before
 
 
 def run_folder(place_volumes: Mapping[str, Path], run_id: str) -> Path:

@@ -130,7 +130,14 @@ def _hooks(place: StoragePlace) -> Hooks:
         with contextlib.suppress(OSError, ValueError):
             print(line, flush=True)  # noqa: T201
 
-    return Hooks(place.emit, lambda: place.commit(ROLE), place.control, place.deadline, say)
+    return Hooks(
+        emit=place.emit,
+        commit=lambda: place.commit(ROLE),
+        control=place.control,
+        is_leaving=lambda: place.is_leaving,
+        deadline=place.deadline,
+        say=say,
+    )
 
 
 def _located(job: Mapping[str, Any], staging: Staging, scratch: Path) -> Config:

@@ -173,7 +173,7 @@ def _leased(place: StoragePlace) -> Iterator[None]:
                 break
             except BusyError:
                 is_late = place.deadline is not None and time.time() + BUSY_AGAIN_S > place.deadline
-                if is_late or time.monotonic() > give_up_at or place.control() == "stop":
+                if is_late or time.monotonic() > give_up_at or place.control() in ("stop", "abort"):
                     raise
             place.emit({"type": "phase", "phase": "waiting_for_models"})
             time.sleep(BUSY_AGAIN_S)

@@ -64,7 +64,7 @@ class Staging:
         files = [pair for at, source in copies.items() for pair in _files(source, at, self.skips)]
         report = _Report(self.place, len(files))
         for source, at in files:
-            if self.place.control() == "stop":
+            if self.place.control() in ("stop", "abort"):
                 raise CancelledError("stopped before the training began", hint="train again")
             report(_copy(source, at))
 

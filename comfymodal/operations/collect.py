@@ -9,8 +9,9 @@ from typing import Any
 
 from comfymodal import __version__
 from comfymodal.costs.rates import money_json
-from comfymodal.errors import OutputFolderError, TransferError
+from comfymodal.errors import NotFoundError, OutputFolderError, TransferError
 from comfymodal.files import write_json
+from comfymodal.jobs.contract import RUNS_FOLDER
 from comfymodal.operations.results import OutputFile, OutputText
 from comfymodal.runs.ledger import Run
 from comfymodal.runs.names import media_type_of, name_outputs
@@ -148,13 +149,18 @@ def _fetch(run: Run, output: Mapping[str, Any], wanted: Path, target: Target, on
         raise TransferError(f"cannot create {path.parent}: {exc.strerror or exc}") from exc
     arriving = path.with_name(f".{path.name}.{run.id}")
     try:
-        target.fetch(run.id, output["file"], arriving, on_bytes)
+        target.fetch("outputs", f"{RUNS_FOLDER}/{run.id}/{output['file']}", arriving, on_bytes)
         if _sha256(arriving) != output["sha256"]:
             raise TransferError(
                 f"{path.name} arrived damaged: its sha256 is not the one in the manifest",
                 hint=f"fetch it again: comfymodal runs fetch {run.id}",
             )
         arriving.replace(path)
+    except NotFoundError as exc:
+        raise TransferError(exc.message, hint=f"render it again: comfymodal runs again {run.id}") from exc
+    except TransferError as exc:
+        exc.hint = exc.hint or f"go on: comfymodal runs fetch {run.id}"
+        raise
     finally:
         arriving.unlink(missing_ok=True)
     return path

@@ -103,16 +103,8 @@ def _target(
 
 
 def _local_spec(project: Project, state: Path, data: Path) -> LocalSpec:
-    volumes = {
-        role: volume.path or state / "volumes" / volume.name
-        for role, volume in (
-            ("models", project.volumes.models),
-            ("inputs", project.volumes.inputs),
-            ("outputs", project.volumes.outputs),
-            ("datasets", project.volumes.datasets),
-            ("training", project.volumes.training),
-        )
-    }
+    named = {role: getattr(project.volumes, role) for role in type(project.volumes).model_fields}
+    volumes = {role: volume.path or state / "volumes" / volume.name for role, volume in named.items()}
     comfyui = project.comfyui
     wish = EngineWish(
         url=comfyui.url,

@@ -5,16 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from comfymodal.errors import ProjectError
 from comfymodal.operations.ends import remote_of
 from comfymodal.storage.rclone.session import region_of
-from comfymodal.targets.spec import ContainerSpec, ImageSpec, ModalSpec, MountSpec, VolumeSpec
+from comfymodal.targets.spec import ContainerSpec, ImageSpec, ModalSpec, MountSpec, TrainSpec, VolumeSpec
 
 if TYPE_CHECKING:
-    from comfymodal.project.schema import ComfyUI, Mount, Project
+    from comfymodal.project.schema import ComfyUI, Mount, Project, Training
 
 NEWEST_COMFYUI = "0.45.2"
 """What an image has when the project names no version: ComfyUI's newest release when this comfymodal was released
 (12 November 2026, https://docs.comfy.org/changelog)."""
+
+
+LOCKED_REQUIREMENTS = Path(__file__).parent.parent / "training" / "ai_toolkit" / "requirements.txt"
+"""What the default commit of ai-toolkit runs with, resolved once and tried."""
 
 
 def modal_spec(project: Project, state: Path) -> ModalSpec:
@@ -27,6 +32,7 @@ def modal_spec(project: Project, state: Path) -> ModalSpec:
         volumes={role: _volume(getattr(volumes, role)) for role in type(volumes).model_fields},
         image=_image(project.comfyui),
         containers=_containers(project.comfyui),
+        training=_training(project.training),
         state=state,
         mounts={name: _mount(project, mount) for name, mount in project.mounts.items()},
     )
@@ -56,6 +62,19 @@ def _image(comfyui: ComfyUI) -> ImageSpec:
         env=dict(comfyui.env),
         arguments=comfyui.args,
     )
+
+
+def _training(training: Training) -> TrainSpec:
+    path = training.requirements or LOCKED_REQUIREMENTS
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ProjectError(f"training.requirements: cannot read {path}: {exc}", hint="name another file") from exc
+    lines = (line.partition(" #")[0].strip() for line in text.splitlines())
+    wanted = tuple(line for line in lines if line and not line.startswith("#"))
+    if free := [line for line in wanted if "==" not in line and "@" not in line]:
+        raise ProjectError(f"training.requirements: {free[0]} in {path} is not pinned", hint="write name==version")
+    return TrainSpec(training.toolkit_commit, wanted, training.retries)
 
 
 def _containers(comfyui: ComfyUI) -> ContainerSpec:

@@ -15,7 +15,7 @@ from pathlib import Path
 from comfymodal.project.problems import Mistake, printable
 from comfymodal.project.values import expand_path
 
-ROLES = ("models", "inputs", "outputs", "datasets", "training")
+ROLES = ("models", "inputs", "outputs", "datasets", "training", "cache")
 """What the volumes of a project are called in an end."""
 
 _OWN_FOLDER = ".comfymodal"

@@ -15,13 +15,16 @@ from comfymodal.project.problems import Mistake
 from comfymodal.project.remotes import check_addresses
 from comfymodal.project.sync_values import Bucket, Endpoint, EndText, EntryName, FolderIn, Glob, Region, RemoteName
 from comfymodal.project.values import (
+    Commit,
     ContainerEnv,
     CustomNodes,
     Duration,
     DurationOrNever,
     EngineVersion,
+    Gpu,
     Gpus,
     LocalPath,
+    LongTimeout,
     ModalName,
     Naming,
     ProjectName,
@@ -65,6 +68,10 @@ MODAL_ONLY = (
     _CONTAINERS
     | {f"volumes.{role}.version" for role in ROLES}
     | {"modal.environment", "modal.workspace", "costs.per_run_usd", f"remotes.{ENTRY}.secret"}
+    | {
+        f"training.{name}"
+        for name in ("gpu", "timeout", "retries", "memory", "secret", "toolkit_commit", "requirements")
+    }
 )
 """Keys that count on Modal only."""
 
@@ -127,6 +134,11 @@ class TrainingVolume(Volume):
     """Name of the volume that holds what trainings write."""
 
 
+class CacheVolume(Volume):
+    name: ModalName = "comfy-cache"
+    """Name of the volume that holds what trainings download: whole models of Hugging Face."""
+
+
 class Volumes(Config):
     models: ModelsVolume = Field(default_factory=ModelsVolume)
     """Where models are kept."""
@@ -138,6 +150,8 @@ class Volumes(Config):
     """Where datasets are kept."""
     training: TrainingVolume = Field(default_factory=TrainingVolume)
     """Where trained models and their checkpoints are kept."""
+    cache: CacheVolume = Field(default_factory=CacheVolume)
+    """Where downloads of trainings are kept."""
 
 
 class Remote(Config):
@@ -255,6 +269,26 @@ class Render(Config):
     Fields: {run_id} {prompt} {node_id} {title} {class_type} {index} {stem} {ext} {seed} {workflow}"""
 
 
+class Training(Config):
+    gpu: Gpu | None = None
+    """GPU to train on, for example `A100-80GB`; without it, the training config's, else the recipe's. Modal only."""
+    timeout: LongTimeout = Field(default=86400.0, json_schema_extra={"default": "24h"})
+    """How long one training may take and be paid for in all; what it has not saved by then is saved. Beyond 24h it is
+    moved to another container on the way. Modal only."""
+    retries: Annotated[int, *whole(0, 10)] = 5
+    """How often a training that lost its container or its GPU goes on in another container. Modal only."""
+    memory: Annotated[int, *whole(1, 1024)] | None = None
+    """GiB of main memory; without it, what the model needs. Modal only."""
+    secret: ModalName = "hf-credentials"
+    """Name of the Modal secret with `HF_TOKEN`, for models that are gated. On this machine it comes from the
+    environment. Modal only."""
+    toolkit_commit: Commit = "27a03a91f23eb1b757d5ec2e80ee3e129cfcc350"
+    """Commit of ostris/ai-toolkit in the image, 40 hex digits. Modal only."""
+    requirements: LocalPath | None = None
+    """File with the packages of that commit, one `name==version` a line; without it, ours for the default commit.
+    Modal only."""
+
+
 class Costs(Config):
     per_run_usd: Usd = None
     """The most one run may cost, in US dollars (`2.50`); without it, no limit but the timeout. Modal only."""
@@ -283,6 +317,8 @@ class Project(Config):
     """Which ComfyUI renders: a running server, an installation to start, or an image on Modal and its containers."""
     render: Render = Field(default_factory=Render)
     """Where output files go and how they are named."""
+    training: Training = Field(default_factory=Training)
+    """What trainings run on."""
     costs: Costs = Field(default_factory=Costs)
     """What may be spent."""
 

@@ -185,6 +185,7 @@ def _duration(shortest_s: float, longest_s: float, words: str) -> tuple[Any, ...
 
 
 Timeout = Annotated[float, *_duration(60, 86400, "at least 60s and at most 24h: Modal ends every call after 24h")]
+LongTimeout = Annotated[float, *_duration(60, 14 * 86400, "at least 60s and at most 14 days (336h)")]
 ScaledownWindow = Annotated[float, *_duration(2, 3600, "at least 2s and at most 1h: Modal takes nothing else")]
 
 LocalPath = Annotated[Path, PlainValidator(_parse_path), WithJsonSchema({"type": "string", "minLength": 1})]
@@ -219,6 +220,9 @@ Gpus = Annotated[
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}),
 ]
 """Modal's names, canonical: `A100-80GB`, `H100:2`."""
+
+Gpu = Annotated[str, AfterValidator(_canonical_gpu), WithJsonSchema({"type": "string"})]
+Commit = Annotated[str, *matching("[0-9a-f]{40}", "a commit of 40 hex digits")]
 
 Usd = Annotated[
     Decimal | None,

@@ -118,8 +118,11 @@ class Target(Protocol):
     def look(self, run_id: str, call_id: str, *, after: int) -> Look:
         """Glance at a run; events newer than `after` come with it."""
 
-    def cancel(self, run_id: str, call_id: str) -> None:
-        """Ask the run to stop and keep what is finished. Returns at once."""
+    def cancel(self, run_id: str, call_id: str, *, at_once: bool = False) -> None:
+        """Ask the run to stop and keep what is finished. Returns at once.
+
+        A training saves before it stops, unless that is to be `at_once`.
+        """
 
     def results(self, run_id: str) -> Mapping[int, Mapping[str, Any]]:
         """What the run's manifest says so far, by prompt index."""
@@ -130,8 +133,11 @@ class Target(Protocol):
     def job_of(self, run_id: str) -> Mapping[str, Any] | None:
         """The job of a run that another machine submitted; None when there is no such run."""
 
-    def fetch(self, run_id: str, file: str, destination: Path, on_bytes: Callable[[int], None]) -> None:
-        """Copy one file of the run's folder; an interrupted copy is gone on with. Raises `TransferError`.
+    def fetch(self, role: str, path: str, destination: Path, on_bytes: Callable[[int], None]) -> None:
+        """Copy one file of a volume; an interrupted copy is gone on with. `on_bytes` hears how many bytes are there.
 
-        `on_bytes` hears how many bytes are there.
+        Raises `NotFoundError` when there is no such file, and `TransferError`.
         """
+
+    def files(self, role: str, folder: str) -> Mapping[str, int]:
+        """Bytes of every file below a folder of a volume, by path on the volume; empty where there is none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,7 +12,7 @@ from typing import Any
 from comfymodal.comfyui.ask import get_json, get_object_info
 from comfymodal.comfyui.find import FoundEngine, find_engine
 from comfymodal.comfyui.warm import ensure_warm
-from comfymodal.errors import NotReadyError, OutputFolderError, TransferError
+from comfymodal.errors import NotFoundError, NotReadyError, OutputFolderError, TransferError
 from comfymodal.files import read_json, write_json
 from comfymodal.jobs.contract import JOB_FILE, MANIFEST_FILE, OUTCOME_FILE, run_folder
 from comfymodal.jobs.manifest import read_results
@@ -136,10 +137,10 @@ class LocalTarget:
         events = tuple(event for event in snapshot["events"] if event["seq"] > after)
         return Look(max(after, int(snapshot["seq"])), events, outcome, is_alive)
 
-    def cancel(self, run_id: str, call_id: str) -> None:
+    def cancel(self, run_id: str, call_id: str, *, at_once: bool = False) -> None:
         call = self._call_folder(run_id)
         if call.is_dir():
-            (call / CONTROL_FILE).write_text("stop")
+            (call / CONTROL_FILE).write_text("abort" if at_once else "stop")
 
     def results(self, run_id: str) -> Mapping[int, Mapping[str, Any]]:
         return read_results(run_folder(self.spec.volumes, run_id) / MANIFEST_FILE)
@@ -151,18 +152,20 @@ class LocalTarget:
     def job_of(self, run_id: str) -> Mapping[str, Any] | None:
         return read_json(run_folder(self.spec.volumes, run_id) / JOB_FILE)
 
-    def fetch(self, run_id: str, file: str, destination: Path, on_bytes: Callable[[int], None]) -> None:
-        source = run_folder(self.spec.volumes, run_id) / file
+    def fetch(self, role: str, path: str, destination: Path, on_bytes: Callable[[int], None]) -> None:
+        source = self.spec.volumes[role] / path
         try:
             _copy(source, destination)
             on_bytes(destination.stat().st_size)
         except FileNotFoundError as exc:
-            raise TransferError(f"{source} is gone", hint=f"render it again: comfymodal runs again {run_id}") from exc
+            raise NotFoundError(f"{source} is gone", path=path) from exc
         except OSError as exc:
-            raise TransferError(
-                f"cannot write {destination}: {exc.strerror or exc}",
-                hint=f"free some space, then: comfymodal runs fetch {run_id}",
-            ) from exc
+            raise TransferError(f"cannot write {destination}: {exc.strerror or exc}", hint="free some space") from exc
+
+    def files(self, role: str, folder: str) -> Mapping[str, int]:
+        root = self.spec.volumes[role]
+        found = (Path(base, name) for base, _, names in os.walk(root / folder) for name in names)
+        return {path.relative_to(root).as_posix(): path.stat().st_size for path in found if path.is_file()}
 
     def _find(self) -> FoundEngine | None:
         return find_engine(self.spec.engine, engines=self.spec.engines, environ=self.environ)

@@ -19,7 +19,7 @@ from comfymodal.comfyui.server import Launch
 from comfymodal.comfyui.warm import ensure_warm
 from comfymodal.errors import BusyError, NotReadyError
 from comfymodal.files import append_json_line, read_json, write_json
-from comfymodal.jobs.contract import API_OWNER, EVENTS_FILE, OUTCOME_FILE, Control, Engine, run_folder
+from comfymodal.jobs.contract import API_OWNER, EVENTS_FILE, OUTCOME_FILE, Control, Engine, heard, run_folder
 from comfymodal.jobs.kinds import run_job
 from comfymodal.targets.courier import Courier
 from comfymodal.targets.local_call import CALL_FILE, CONTROL_FILE, SNAPSHOT_FILE, WORKER_LOG_FILE
@@ -62,6 +62,8 @@ class LocalPlace:
 
     deadline: float | None = None
     environ: Mapping[str, str] = os.environ
+    is_leaving = False
+    """A worker is told so by a signal, and jobs take those themselves."""
 
     def __init__(self, call: Path, data: Mapping[str, Any]) -> None:
         self.volumes: Mapping[str, Path] = {role: Path(path) for role, path in data["volumes"].items()}
@@ -139,12 +141,11 @@ class LocalPlace:
         if self._has_lost_lease:
             return "stop"
         now = time.monotonic()
-        if self._control != "stop" and now - self._control_read_at > CONTROL_EVERY_S:
+        if self._control != "abort" and now - self._control_read_at > CONTROL_EVERY_S:
             self._control_read_at = now
             with contextlib.suppress(OSError):
                 # Empty is a word that is just being written.
-                if word := (self._call / CONTROL_FILE).read_text():
-                    self._control = "save" if word == "save" else "stop"
+                self._control = heard(self._control, (self._call / CONTROL_FILE).read_text())
         return self._control
 
     def engine(self) -> Engine:

@@ -82,6 +82,17 @@ class MountSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class TrainSpec:
+    """What trainings run on. Its GPU, memory and secrets come with each run."""
+
+    toolkit_commit: str
+    """40 hex digits, of ostris/ai-toolkit."""
+    requirements: tuple[str, ...]
+    """As pip takes them, every one pinned; torch is ours."""
+    retries: int
+
+
+@dataclass(frozen=True, slots=True)
 class ModalSpec:
     """Modal as a target. `state` is where answers that are slow to get are kept on this machine."""
 
@@ -89,9 +100,10 @@ class ModalSpec:
     environment: str | None
     workspace: str | None
     volumes: Mapping[str, VolumeSpec]
-    """By role: models, inputs, outputs, datasets, training."""
+    """By role: models, inputs, outputs, datasets, training, cache."""
     image: ImageSpec
     containers: ContainerSpec
+    training: TrainSpec
     state: Path
     mounts: Mapping[str, MountSpec] = field(default_factory=dict)
     """By name, in the order in which models are looked for; all of them after the models volume."""

@@ -68,8 +68,10 @@ class Hooks:
     emit: Callable[[Mapping[str, Any]], None]
     commit: Callable[[], None]
     """Make the run's folder durable. May raise `ComfymodalError`."""
-    control: Callable[[], Literal["stop", "save"] | None]
+    control: Callable[[], Literal["stop", "save", "abort"] | None]
     """The operator's last word; only a change of it is obeyed."""
+    is_leaving: Callable[[], bool] = lambda: False
+    """Whether the place is being taken away; as a signal where there is none to be had."""
     deadline: float | None = None
     """Unix seconds."""
     say: Callable[[str], None] = lambda line: None
@@ -253,25 +255,25 @@ class _Supervision:
 
     def _obey(self, now: float) -> None:
         limits, deadline = self.spec.limits, self.hooks.deadline
-        if self._signals and not self._is_hurried:
+        if (self._signals or self.hooks.is_leaving()) and not self._is_hurried:
             self._is_hurried = True
             self._end("signal", now + limits.signal_s)
-        if self.ending is not None:
-            return
-        # Three steps: the one it is at, the save, and the one in which it hears of the stop.
-        closing_s = max(limits.closing_s, 3 * (self.watch.pace_s or 0.0))
-        if deadline is not None and time.time() > deadline - closing_s:
-            self._end("deadline", now + max(1.0, deadline - time.time()))
-        elif now - self._asked_at >= CONTROL_EVERY_S:
+        if now - self._asked_at >= CONTROL_EVERY_S:
             self._asked_at = now
             self._obey_operator(now)
+        # Three steps: the one it is at, the save, and the one in which it hears of the stop.
+        closing_s = max(limits.closing_s, 3 * (self.watch.pace_s or 0.0))
+        if self.ending is None and deadline is not None and time.time() > deadline - closing_s:
+            self._end("deadline", now + max(1.0, deadline - time.time()))
 
     def _obey_operator(self, now: float) -> None:
         word = self.hooks.control()
         is_new, self._word = word != self._word, word
-        if word == "stop":
+        if word == "abort" and is_new:
+            self._end("operator", now)
+        elif word == "stop" and self.ending is None and not self.hooks.is_leaving():
             self._end("operator", now + self.spec.limits.stop_s)
-        elif word == "save" and is_new:
+        elif word == "save" and is_new and self.ending is None:
             self.trainer.ask("save")
 
     def _end(self, why: Why, give_up_at: float) -> None:

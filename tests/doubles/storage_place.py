@@ -21,6 +21,7 @@ class FolderPlace:
     environ: Mapping[str, str]
     deadline: float | None = None
     word: Control | None = None
+    is_leaving: bool = False
     versions: Mapping[str, int] = field(default_factory=dict)
     on_event: Callable[[Mapping[str, Any]], None] = lambda event: None
     events: list[Mapping[str, Any]] = field(default_factory=list)
@@ -29,7 +30,7 @@ class FolderPlace:
 
     @property
     def volumes(self) -> Mapping[str, Path]:
-        return {role: self.root / role for role in ("models", "inputs", "outputs", "datasets", "training")}
+        return {role: self.root / role for role in ("models", "inputs", "outputs", "datasets", "training", "cache")}
 
     def emit(self, event: Mapping[str, Any]) -> None:
         self.events.append(event)

@@ -88,7 +88,7 @@ class Bench:
             limits=self.limits,
             expected_images=self.expected_images,
         )
-        hooks = Hooks(self._emit, self.commit, self.control, self.deadline, self.lines.append)
+        hooks = Hooks(self._emit, self.commit, self.control, deadline=self.deadline, say=self.lines.append)
         return supervise(spec, lambda folder: AiToolkit(TOOLKIT, self.config(), folder, environ), hooks)
 
     def _emit(self, event: Event) -> None:

@@ -21,6 +21,9 @@ LIST_MOUNTS_FUNCTION: Final = "list_mounts"
 CARRY_FUNCTION: Final = "carry"
 """CPU function of the sync app: every job that moves files."""
 
+TRAIN_FUNCTION: Final = "train"
+"""Function of the train app; its GPU, memory, volumes and secrets come with each call."""
+
 PROVE_FUNCTION: Final = "prove"
 """CPU function of `doctor --live`."""
 
@@ -46,10 +49,11 @@ ENV_OF_ANY_ROLE: Final = {
     **ENV_OF_ROLE,
     "datasets": "COMFYMODAL_VOLUME_DATASETS",
     "training": "COMFYMODAL_VOLUME_TRAINING",
+    "cache": "COMFYMODAL_VOLUME_CACHE",
 }
-"""What may be mounted where files are moved."""
+"""What may be mounted where files are moved and where trainings run."""
 
-APP_KINDS: Final = ("render", "sync")
+APP_KINDS: Final = ("render", "sync", "train")
 """The apps that a project may have."""
 
 
@@ -60,7 +64,7 @@ def app_name(project: str, kind: str = "render") -> str:
 
 def app_kind(job_kind: str) -> str:
     """Which of the project's apps runs a job of this kind."""
-    return "render" if job_kind == "render" else "sync"
+    return job_kind if job_kind in APP_KINDS else "sync"
 
 
 def app_names(project: str) -> tuple[str, ...]:

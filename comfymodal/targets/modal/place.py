@@ -22,7 +22,7 @@ import modal.exception as me
 
 from comfymodal.errors import ComfymodalError, NotReadyError, TransferError
 from comfymodal.files import append_json_line, write_json
-from comfymodal.jobs.contract import EVENTS_FILE, OUTCOME_FILE, Control, Engine, run_folder
+from comfymodal.jobs.contract import EVENTS_FILE, OUTCOME_FILE, Control, Engine, heard, run_folder
 from comfymodal.targets.courier import Courier
 from comfymodal.targets.modal.board import Board
 from comfymodal.targets.modal.leases import Lease, hold
@@ -79,7 +79,7 @@ class ModalPlace:
         self._unwritten: list[Mapping[str, Any]] = []
         self._run_id, self._board, self._about, self._get_engine = run_id, board, about, get_engine
         self._control: Control | None = None
-        self._must_stop = False
+        self._must_stop = self._is_leaving = False
         seq = int((before or {}).get("seq") or 0)
         # The first act: from now on the run can be found, and cancelled, by its id alone.
         self._undelivered: dict[str, Any] | None = {"seq": seq, "events": [], **about}
@@ -150,7 +150,11 @@ class ModalPlace:
         raise NotReadyError(f"the volume {volume.get('name')} is mounted where this runs, or not there at all")
 
     def control(self) -> Control | None:
-        return "stop" if self._must_stop else self._control
+        return "stop" if self._must_stop and self._control != "abort" else self._control
+
+    @property
+    def is_leaving(self) -> bool:
+        return self._is_leaving
 
     def stop(self) -> None:
         """As if the operator had asked: the container is being taken away."""
@@ -170,6 +174,7 @@ class ModalPlace:
         for lease in list(self._leases.values()):
             with _said("cannot tell that this container leaves"):
                 lease.announce_leave()
+        self._is_leaving = True
         self.stop()
 
     def abandon(self) -> None:
@@ -210,10 +215,9 @@ class ModalPlace:
 
     def _tick(self) -> None:
         self._put()
-        if self.control() != "stop":
+        if self._control != "abort" and not self._must_stop:
             with _said("cannot ask the board"):
-                word = self._board.asked(self._run_id)
-                self._control = "save" if word == "save" else "stop" if word else None
+                self._control = heard(self._control, self._board.asked(self._run_id))
 
     def _put(self) -> None:
         if self._undelivered is not None:

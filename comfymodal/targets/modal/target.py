@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import modal
@@ -191,9 +191,9 @@ class ModalTarget:
             outcome = self._kept_outcome(run_id) or outcome
         return Look(seq, events, outcome or self._ended_without_words(run_id, state), is_alive=False)
 
-    def cancel(self, run_id: str, call_id: str) -> None:
+    def cancel(self, run_id: str, call_id: str, *, at_once: bool = False) -> None:
         with translated("cannot ask the run to stop"):
-            self._board.ask_to_stop(run_id)
+            self._board.ask(run_id, "abort" if at_once else "stop")
             is_taken = self._board.read(run_id) is not None
         # One that no container took yet must not start only to be stopped.
         if call_id and not is_taken:
@@ -217,24 +217,23 @@ class ModalTarget:
         text = Volumes(self.spec).read("outputs", f"{RUNS_FOLDER}/{run_id}/{MANIFEST_FILE}")
         return parse_results(text or b"")
 
-    def fetch(self, run_id: str, file: str, destination: Path, on_bytes: Callable[[int], None]) -> None:
+    def fetch(self, role: str, path: str, destination: Path, on_bytes: Callable[[int], None]) -> None:
         part = destination.with_name(destination.name + ".part")
         try:
             with part.open("ab") as stream:
                 on_bytes(stream.tell())
-                Volumes(self.spec).fetch("outputs", f"{RUNS_FOLDER}/{run_id}/{file}", stream, on_bytes)
+                Volumes(self.spec).fetch(role, path, stream, on_bytes)
             part.replace(destination)
         except FileNotFoundError as exc:
             part.unlink(missing_ok=True)
-            raise TransferError(
-                f"{file} of run {run_id} is gone from the volume {self.spec.volumes['outputs'].name}",
-                hint=f"render it again: comfymodal runs again {run_id}",
-            ) from exc
+            raise NotFoundError(f"{path} is gone from the volume {self.spec.volumes[role].name}", path=path) from exc
         except (OSError, ServiceError) as exc:
             reason = exc.message if isinstance(exc, ServiceError) else exc.strerror or str(exc)
-            raise TransferError(
-                f"{file} did not come whole: {reason}", hint=f"go on: comfymodal runs fetch {run_id}"
-            ) from exc
+            raise TransferError(f"{PurePosixPath(path).name} did not come whole: {reason}") from exc
+
+    def files(self, role: str, folder: str) -> Mapping[str, int]:
+        self.connect()
+        return dict(Volumes(self.spec).files(role, folder))
 
     def _spawn_render(self, job: Mapping[str, Any]) -> str:
         needed = models_in([prompt["graph"] for prompt in job["prompts"]], self._object_info(), self._model_files())

@@ -49,12 +49,17 @@ class Volumes:
                 environment_name=self._spec.environment,
             )
 
-    def files(self, role: str) -> Iterator[tuple[str, int]]:
-        """Path and size of every file."""
+    def files(self, role: str, folder: str = "") -> Iterator[tuple[str, int]]:
+        """Path and size of every file, or of those below a folder, which need not be there."""
         with translated(f"cannot list the volume {self._spec.volumes[role].name}"):
-            for entry in self._handles[role].iterdir("/", recursive=True):
-                if entry.type == FileEntryType.FILE:
-                    yield entry.path.lstrip("/"), entry.size
+            try:
+                for entry in self._handles[role].iterdir(f"/{folder}", recursive=True):
+                    if entry.type == FileEntryType.FILE:
+                        yield entry.path.lstrip("/"), entry.size
+            except (modal.exception.NotFoundError, FileNotFoundError):
+                # Of the whole volume it is the volume that is not there.
+                if not folder:
+                    raise
 
     def size_of(self, role: str, path: str) -> int | None:
         """Bytes of one file; None when it is not there."""

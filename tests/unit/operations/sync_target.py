@@ -139,13 +139,16 @@ class SyncTarget:
     def put_input(self, source: Path, name: str) -> None:
         raise AssertionError("there are no inputs")
 
-    def cancel(self, run_id: str, call_id: str) -> None:
+    def cancel(self, run_id: str, call_id: str, *, at_once: bool = False) -> None:
         raise AssertionError("nobody cancels")
 
     def results(self, run_id: str) -> Mapping[int, Mapping[str, Any]]:
         raise AssertionError("a sync leaves no manifest")
 
-    def fetch(self, run_id: str, file: str, destination: Path, on_bytes: Callable[[int], None]) -> None:
+    def files(self, role: str, folder: str) -> Mapping[str, int]:
+        raise AssertionError("nobody looks")
+
+    def fetch(self, role: str, path: str, destination: Path, on_bytes: Callable[[int], None]) -> None:
         raise AssertionError("a sync leaves nothing to fetch")
 
 

@@ -62,7 +62,7 @@ def test_a_remotes_own_folder_comes_first(tmp_path: Path) -> None:
     ("text", "message", "hint"),
     [
         ("stor:x", "stor:x: has no remote and no volume called stor", "did you mean `store:`? remotes: store, b2; "
-         "volumes: models, inputs, outputs, datasets, training"),
+         "volumes: models, inputs, outputs, datasets, training, cache"),
         ("b2", "b2: must say which place it is", "write b2:folder for the remote, or ./b2 for a folder here"),
         ("models:../x", "models:../x: must not climb out of its place with `..`", None),
         ("", "(empty): must name a place", "write REMOTE:folder, VOLUME:/folder or a folder of this machine "

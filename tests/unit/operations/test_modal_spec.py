@@ -4,7 +4,7 @@ from pathlib import Path
 
 from comfymodal.operations.modal_spec import NEWEST_COMFYUI, modal_spec
 from comfymodal.project.load import load_project
-from comfymodal.targets.spec import ContainerSpec, ImageSpec, ModalSpec, MountSpec, VolumeSpec
+from comfymodal.targets.spec import ContainerSpec, ImageSpec, ModalSpec, MountSpec, TrainSpec, VolumeSpec
 
 FILE = """\
 version: 1
@@ -36,12 +36,14 @@ comfyui:
   max_containers: 9
   buffer_containers: 2
   snapshot: cpu
+training: {toolkit_commit: "0123456789abcdef0123456789abcdef01234567", requirements: locked.txt, retries: 2}
 """
 
 
 def test_every_setting_of_modal_comes_from_the_project(tmp_path: Path) -> None:
     path = tmp_path / "comfymodal.yaml"
     path.write_text(FILE)
+    (tmp_path / "locked.txt").write_text("# ours\na==1.0  # why\n\nb==2.0\n")
     project = load_project(path, environ={}, cwd=tmp_path).settings
     assert modal_spec(project, tmp_path / "state") == ModalSpec(
         project="portraits",
@@ -53,6 +55,7 @@ def test_every_setting_of_modal_comes_from_the_project(tmp_path: Path) -> None:
             "outputs": VolumeSpec("comfy-outputs", 2),
             "datasets": VolumeSpec("d", 1),
             "training": VolumeSpec("training-data", 2),
+            "cache": VolumeSpec("comfy-cache", 2),
         },
         image=ImageSpec(
             comfyui_version="0.3.75",
@@ -72,6 +75,7 @@ def test_every_setting_of_modal_comes_from_the_project(tmp_path: Path) -> None:
             snapshot="cpu",
             secrets=("hf-credentials",),
         ),
+        training=TrainSpec("0123456789abcdef0123456789abcdef01234567", ("a==1.0", "b==2.0"), 2),
         state=tmp_path / "state",
         mounts={
             "archive": MountSpec(

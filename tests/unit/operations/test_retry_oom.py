@@ -70,7 +70,7 @@ class GpuTarget:
         outcome = {"status": status, "error": error.to_dict() if error else None, "ended_at": time.time()}
         return Look(1, (), outcome, is_alive=False)
 
-    def cancel(self, run_id: str, call_id: str) -> None:
+    def cancel(self, run_id: str, call_id: str, *, at_once: bool = False) -> None:
         raise AssertionError("nobody cancels")
 
     def results(self, run_id: str) -> Mapping[int, Mapping[str, Any]]:
@@ -82,7 +82,10 @@ class GpuTarget:
     def job_of(self, run_id: str) -> Mapping[str, Any] | None:
         return None
 
-    def fetch(self, run_id: str, file: str, destination: Path, on_bytes: Callable[[int], None]) -> None:
+    def files(self, role: str, folder: str) -> Mapping[str, int]:
+        raise AssertionError("nobody looks")
+
+    def fetch(self, role: str, path: str, destination: Path, on_bytes: Callable[[int], None]) -> None:
         raise AssertionError("there are no outputs")
 
 

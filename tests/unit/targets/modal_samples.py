@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from comfymodal.targets.spec import ContainerSpec, ImageSpec, ModalSpec, VolumeSpec
+from comfymodal.targets.spec import ContainerSpec, ImageSpec, ModalSpec, TrainSpec, VolumeSpec
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 GIT_NODE = f"https://github.com/someone/ComfyUI-Things.git@{COMMIT}"
@@ -30,6 +30,7 @@ CONTAINERS = ContainerSpec(
     snapshot="off",
     secrets=("hf-credentials",),
 )
+TRAINING = TrainSpec("0123456789abcdef0123456789abcdef01234567", ("diffusers==0.39.0",), 5)
 SPEC = ModalSpec(
     project="portraits",
     environment=None,
@@ -37,6 +38,7 @@ SPEC = ModalSpec(
     volumes={role: VolumeSpec(f"comfy-{role}", 2) for role in ("models", "inputs", "outputs")},
     image=IMAGE,
     containers=CONTAINERS,
+    training=TRAINING,
     state=Path("/nowhere"),
 )
 
