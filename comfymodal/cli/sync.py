@@ -73,7 +73,7 @@ def sync(
 ) -> None:
     """Bring places up to date: buckets, volumes, folders. Without names, all one-way pairs of the project.
 
-    FROM and TO are REMOTE:folder, VOLUME:/folder (models, inputs, outputs, datasets, training) or a local folder.
+    FROM and TO are REMOTE:folder, VOLUME:/folder (models, inputs, outputs, datasets, training, cache) or a local folder.
     Nothing is ever deleted without --delete, and nothing overwritten that changed on both sides. Ends with 6 when
     something was left undone (a conflict, a file that failed), and with --status when the places are not in step.
     """

@@ -50,7 +50,8 @@ def test_durations_in_the_json_schema_have_a_pattern(text: str, fits: bool) -> N
 def test_places_and_keys_come_from_the_models() -> None:
     assert list(sections()) == [
         *("", "modal", "volumes", "volumes.models", "volumes.inputs", "volumes.outputs", "volumes.datasets"),
-        *("volumes.training", "remotes.*", "sync.*", "mounts.*", "comfyui", "render", "costs"),
+        *("volumes.training", "volumes.cache", "remotes.*", "sync.*", "mounts.*", "comfyui", "render", "training"),
+        "costs",
     ]
     assert sections()["sync.*"] == ("from", "to", "include", "exclude", "two_way")
     assert not [key for key in leaves() if key.startswith(("remotes", "sync", "mounts"))]

@@ -182,7 +182,7 @@ def test_a_mistake_in_a_remote_has_its_place_and_a_hint(
     assert refusal(tmp_path, f"version: 1\nremotes: {{{value}}}\n") == (place, message, hint)
 
 
-NONE_SUCH = "remotes: b2, store; volumes: models, inputs, outputs, datasets, training"
+NONE_SUCH = "remotes: b2, store; volumes: models, inputs, outputs, datasets, training, cache"
 SAME = "has the same place at both ends"
 BESIDE = "choose folders beside each other"
 
