@@ -75,9 +75,9 @@ def render(
 
     early_worker = None if dry_run else anticipate_render(config, target)
 
-    from comfymodal.operations.follow import Waiting
     from comfymodal.operations.render import RenderRequest, plan_render
     from comfymodal.operations.render import render as render_workflow
+    from comfymodal.operations.waiting import Waiting
     from comfymodal.output.show import open_output, show
 
     request = RenderRequest(

@@ -73,16 +73,16 @@ def sync(
 ) -> None:
     """Bring places up to date: buckets, volumes, folders. Without names, all one-way pairs of the project.
 
-    FROM and TO are REMOTE:folder, VOLUME:/folder (models, inputs, outputs, datasets, training, cache) or a local folder.
+    FROM and TO are REMOTE:folder, VOLUME:/folder (models, inputs, outputs, datasets, training, cache) or a folder here.
     Nothing is ever deleted without --delete, and nothing overwritten that changed on both sides. Ends with 6 when
     something was left undone (a conflict, a file that failed), and with --status when the places are not in step.
     """
     _require_sense(prefer, bwlimit, only_looks=dry_run or status, is_both=dry_run and status, detach=detach)
 
-    from comfymodal.operations.follow import Waiting
     from comfymodal.operations.sync import SyncRequest
     from comfymodal.operations.sync import sync as sync_pairs
     from comfymodal.operations.sync_jobs import Wish
+    from comfymodal.operations.waiting import Waiting
     from comfymodal.output.show import show
 
     wish = Wish(

@@ -11,11 +11,19 @@ import typer
 from comfymodal.cli.options import (
     ConfigOption,
     DryRunOption,
+    JsonEventsOption,
     JsonOption,
+    MaxCostOption,
+    NoDownloadOption,
+    OutOption,
     QuietOption,
     TargetOption,
+    WaitOption,
     YesOption,
+    open_context,
     open_desk,
+    parse_max_cost,
+    parse_wait,
 )
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -51,25 +59,43 @@ def train(
     full_finetune: Annotated[
         bool, typer.Option("--full-finetune", help="A config without a network is meant: train the whole model.")
     ] = False,
+    resume: Annotated[
+        str | None, typer.Option("--resume", metavar="RUN", help="Go on from that run's newest checkpoint.")
+    ] = None,
+    publish: Annotated[
+        str | None,
+        typer.Option("--publish", metavar="NAME", help="Its name under loras/ of the models [default: the LoRA's]."),
+    ] = None,
+    no_publish: Annotated[
+        bool, typer.Option("--no-publish", help="Leave it on the training volume; do not put it among the models.")
+    ] = False,
+    push: Annotated[
+        str | None,
+        typer.Option("--push", metavar="NAME", help="When done, push it to a bucket by this sync pair from models:/."),
+    ] = None,
+    out: OutOption = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Submit, print the run id, do not wait.")] = False,
+    wait: WaitOption = None,
+    no_download: NoDownloadOption = False,
+    max_cost: MaxCostOption = None,
     target: TargetOption = None,
     config: ConfigOption = None,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
     as_json: JsonOption = False,
+    as_events: JsonEventsOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Check the training of a LoRA before anything is paid for: config, pictures, GPU, disk, time.
+    """Train a LoRA with ai-toolkit, and put it among the models. The first Ctrl-C saves, then stops.
 
-    --check needs no account; --dry-run also shows what a run changes in the config, and on Modal what it costs.
-    Ends with 3 when there are problems; warnings are none.
+    Everything that can be known is checked before a GPU is paid for: --check does only that and needs no account,
+    --dry-run also shows what a run changes in the config, and on Modal what it costs. Ends with 3 when something is
+    wrong with the config or the pictures; warnings are no problems.
     """
-    from comfymodal.errors import NotReadyError
-
     if fix and check:
         raise typer.BadParameter("--check and --fix are two questions: leave one out")
-    if not (check or dry_run or fix):
-        hint = f"comfymodal train {train_config} --check"
-        raise NotReadyError("training itself is not in this version; --check, --dry-run and --fix work", hint=hint)
+    if publish and no_publish:
+        raise typer.BadParameter("--publish and --no-publish are opposites: leave one out")
 
     from comfymodal.operations.train_check import TrainRequest, check_training, fix_training
     from comfymodal.operations.train_datasets import read_places
@@ -86,13 +112,33 @@ def train(
         gpu=gpu,
         allows_full_finetune=full_finetune,
         is_dry_run=dry_run,
+        is_check=check,
     )
-    with open_desk(as_json=as_json, yes=yes, quiet=quiet) as desk:
+    with open_desk(as_json=as_json, as_events=as_events, yes=yes, quiet=quiet) as desk:
         if fix:
             fixed = fix_training(request, desk)
             show(fixed, desk, command=["train"])
             raise typer.Exit(fixed.exit_code)
-        places = read_places(config, environ=os.environ, cwd=Path.cwd(), flags={"target": target})
-        checked = check_training(request, places, desk)
-        show(checked, desk, command=["train"])
-    raise typer.Exit(checked.exit_code)
+        if check or dry_run:
+            places = read_places(config, environ=os.environ, cwd=Path.cwd(), flags={"target": target})
+            checked = check_training(request, places, desk)
+            show(checked, desk, command=["train"])
+            raise typer.Exit(checked.exit_code)
+
+        from comfymodal.operations.train import train as train_now
+        from comfymodal.operations.train_jobs import TrainWish
+        from comfymodal.operations.waiting import Waiting
+
+        waiting = Waiting(wait_s=parse_wait(wait), is_detached=detach, is_download=not no_download)
+        wish = TrainWish(
+            is_published=not no_publish,
+            publish=publish,
+            resume=resume,
+            max_cost=parse_max_cost(max_cost),
+            out=out,
+            push=push,
+            waiting=waiting,
+        )
+        done = train_now(request, wish, open_context(config, target=target), desk)
+        show(done, desk, command=["train"])
+    raise typer.Exit(done.exit_code)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -13,17 +15,23 @@ from comfymodal.operations.desk import Desk
 from comfymodal.operations.money import cost_of
 from comfymodal.operations.results import RunReport
 from comfymodal.operations.sync_results import ErrandReport, SyncReport
+from comfymodal.operations.train_results import TrainReport
 from comfymodal.operations.views import run_view
+from comfymodal.operations.waiting import Waiting
 from comfymodal.runs.ledger import Run
+from comfymodal.targets.base import OnEvent
 
 Outcome = Mapping[str, Any]
-Report = RunReport | SyncReport | ErrandReport
+Report = RunReport | SyncReport | ErrandReport | TrainReport
 
 R_co = TypeVar("R_co", covariant=True)
 
 
 class Ending(Protocol[R_co]):
     """One kind's."""
+
+    def listening(self, run: Run, context: Context, waiting: Waiting) -> AbstractContextManager[OnEvent]:
+        """What is to hear the run's events while somebody follows it."""
 
     def summary(self, outcome: Outcome) -> dict[str, Any]:
         """What of an outcome the ledger keeps."""
@@ -38,13 +46,20 @@ class Ending(Protocol[R_co]):
         """What the ledger knows of a run, without asking anybody."""
 
 
+class Deaf:
+    """For kinds of which nothing is brought here before the end."""
+
+    def listening(self, run: Run, context: Context, waiting: Waiting) -> AbstractContextManager[OnEvent]:
+        return contextlib.nullcontext(lambda event: None)
+
+
 def ending_of(run: Run) -> Ending[Report]:
     from comfymodal.operations.render_end import RenderEnding
     from comfymodal.operations.sync_end import SyncEnding
+    from comfymodal.operations.train_end import TrainEnding
 
-    if run.kind == "render":
-        return RenderEnding()
-    return SyncEnding() if run.kind == "sync" else ErrandEnding()
+    found: Mapping[str, type[Ending[Report]]] = {"render": RenderEnding, "sync": SyncEnding, "train": TrainEnding}
+    return found.get(run.kind, ErrandEnding)()
 
 
 def settle(run: Run, outcome: Outcome, context: Context) -> dict[str, Any]:
@@ -74,7 +89,7 @@ def exit_code_of(status: str, error: Mapping[str, Any] | None) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class ErrandEnding:
+class ErrandEnding(Deaf):
     """Of jobs that leave nothing but an answer. Fulfils `Ending`."""
 
     def summary(self, outcome: Outcome) -> dict[str, Any]:

@@ -12,10 +12,11 @@ from comfymodal.jobs.contract import VERSION
 from comfymodal.operations.context import Context
 from comfymodal.operations.desk import Desk
 from comfymodal.operations.ending import ErrandEnding
-from comfymodal.operations.follow import Waiting, deferred_interrupt, submit, wait_for
+from comfymodal.operations.follow import deferred_interrupt, submit, wait_for
 from comfymodal.operations.money import price_sync
 from comfymodal.operations.ready import ready_setup
 from comfymodal.operations.sync_results import ErrandReport
+from comfymodal.operations.waiting import Waiting
 from comfymodal.runs.ledger import Run
 from comfymodal.runs.names import new_run_id
 

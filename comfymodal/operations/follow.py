@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 from comfymodal.errors import CancelledError, ComfymodalError, ServiceError, StillRunningError
@@ -15,22 +15,14 @@ from comfymodal.operations.context import Context
 from comfymodal.operations.desk import Desk
 from comfymodal.operations.ending import Ending, Outcome, Report, ending_of
 from comfymodal.operations.money import idle_text
+from comfymodal.operations.waiting import Waiting
 from comfymodal.runs.ledger import Run
+from comfymodal.targets.base import OnEvent
 
 GRACE_S = 2.0
 """How long a run may look gone before it is called lost: its last words may be on their way."""
 
 R = TypeVar("R", bound=Report)
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """How a command stays with its run. `keeps_run`: Ctrl-C leaves the run alone, as for one that only watches."""
-
-    wait_s: float | None = None
-    is_detached: bool = False
-    is_download: bool = True
-    keeps_run: bool = False
 
 
 def submit(
@@ -52,7 +44,7 @@ def submit(
             raise
         context.ledger.note_call(run.id, call_id)
         run = replace(run, call_id=call_id, status="running")
-        desk.event({"type": "submitted", "run_id": run.id, "target": run.target})
+        desk.event({"type": "submitted", "run_id": run.id, "kind": run.kind, "target": run.target})
     if interrupted:
         context.target.cancel(run.id, call_id)
     if waiting.is_detached:
@@ -65,7 +57,8 @@ def follow(run: Run, context: Context, desk: Desk, ending: Ending[R], *, waiting
 
     Raises `StillRunningError` when `waiting.wait_s` ends first.
     """
-    outcome = wait_for(run, context, desk, waiting)
+    with ending.listening(run, context, waiting) as hear:
+        outcome = wait_for(run, context, desk, waiting, hear)
     if outcome["status"] == "cancelled" and outcome.get("container") and (idle := idle_text(run, context)) is not None:
         desk.warn(f"{idle}; end it now: comfymodal stop")
     return ending.finish(run, outcome, context, desk, is_download=waiting.is_download)
@@ -93,10 +86,10 @@ def deferred_interrupt() -> Iterator[list[int]]:
         signal.signal(signal.SIGINT, before)
 
 
-def wait_for(run: Run, context: Context, desk: Desk, waiting: Waiting) -> Outcome:
-    """The run's outcome, once there is one; nothing is settled. Raises as `follow` does."""
+def wait_for(run: Run, context: Context, desk: Desk, waiting: Waiting, hear: OnEvent = lambda event: None) -> Outcome:
+    """The run's outcome, once there is one; nothing is settled. `hear` gets every event. Raises as `follow` does."""
     give_up_at = None if waiting.wait_s is None else time.monotonic() + waiting.wait_s
-    watch = _Watch(run, context, desk)
+    watch = _Watch(run, context, desk, hear)
     is_cancelling = False
     while True:
         try:
@@ -110,11 +103,14 @@ def wait_for(run: Run, context: Context, desk: Desk, waiting: Waiting) -> Outcom
         except KeyboardInterrupt:
             if waiting.keeps_run:
                 raise CancelledError(
-                    f"run {run.id} goes on", hint=f"stop it: comfymodal runs cancel {run.id}", run_id=run.id
+                    f"run {run.id} goes on", hint=f"stop it: comfymodal runs {_stop_word(run)} {run.id}", run_id=run.id
                 ) from None
             if is_cancelling or _cancel(run, context, desk):
+                at_once = f"at once: comfymodal runs cancel {run.id}; " if run.kind == "train" else ""
                 raise CancelledError(
-                    f"run {run.id} is stopping by itself", hint=f"comfymodal runs fetch {run.id}", run_id=run.id
+                    f"run {run.id} is stopping by itself",
+                    hint=f"{at_once}comfymodal runs fetch {run.id}",
+                    run_id=run.id,
                 ) from None
             is_cancelling = True
 
@@ -126,15 +122,21 @@ def _cancel(run: Run, context: Context, desk: Desk) -> bool:
             context.target.cancel(run.id, run.call_id or "")
         except ServiceError as exc:
             raise ServiceError(
-                f"run {run.id} goes on: {exc.message}", hint=f"stop it: comfymodal runs cancel {run.id}", run_id=run.id
+                f"run {run.id} goes on: {exc.message}",
+                hint=f"stop it: comfymodal runs {_stop_word(run)} {run.id}",
+                run_id=run.id,
             ) from exc
-        desk.event({"type": "phase", "phase": "stopping"})
+        desk.event({"type": "phase", "phase": "stopping", "saves": run.kind == "train"})
     return bool(interrupted)
 
 
+def _stop_word(run: Run) -> str:
+    return "stop" if run.kind == "train" else "cancel"
+
+
 class _Watch:
-    def __init__(self, run: Run, context: Context, desk: Desk) -> None:
-        self._run, self._context, self._desk = run, context, desk
+    def __init__(self, run: Run, context: Context, desk: Desk, hear: OnEvent) -> None:
+        self._run, self._context, self._desk, self._hear = run, context, desk, hear
         self._seq = 0
         self._gone_since: float | None = None
 
@@ -142,6 +144,7 @@ class _Watch:
         seen = self._context.target.look(self._run.id, self._run.call_id or "", after=self._seq)
         self._seq = seen.seq
         for event in seen.events:
+            self._hear(event)
             if event["type"] == "container_lost":
                 self._desk.warn(str(event["message"]))
             else:

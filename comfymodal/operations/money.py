@@ -21,6 +21,7 @@ from comfymodal.costs.rates import (
     nanodollars_of,
     parse_gpu,
     sync_rate,
+    training_rate,
 )
 from comfymodal.costs.sync_estimate import IDLE_S
 from comfymodal.operations.context import Context
@@ -32,6 +33,10 @@ CLOSING_S = 30.0
 
 SYNC_TIMEOUT_S, SYNC_STARTUP_S = 24 * 3600.0, 60.0
 """The longest a call may take on Modal, and the longest its container, which has nothing to load, takes to start."""
+
+
+TRAIN_STARTUP_S, TRAIN_IDLE_S = 300.0, 2.0
+"""The image has 10 GB and most of it is read at the start; a container takes one training and ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,7 @@ class Price:
             "samples": self.samples,
             "worst": money_text(self.estimate.worst),
             "worst_usd": money_json(self.estimate.worst),
+            "nanodollars_per_s": self.rate.nanodollars_per_s,
             "deadline_s": self.deadline_s,
             "is_shortened": self.is_shortened,
             "as_of": AS_OF,
@@ -100,6 +106,27 @@ def price_sync(run: Run, context: Context) -> tuple[Run, Price | None]:
     told = estimate(rate, typical_s=None, deadline_s=deadline_s, **around)
     what = f"{SYNC_CONTAINER_CORES} cores, {SYNC_CONTAINER_GIB} GiB"
     price = Price(rate, told, deadline_s, deadline_s < wanted_s, 0, what)
+    return _priced(run, price), price
+
+
+def price_train(run: Run, context: Context, *, max_cost: int | None) -> tuple[Run, Price | None]:
+    """As `price_run`, for a training: its limit counts paid seconds over all its containers.
+
+    `origin.run_s` of the job is what it is thought to take.
+    """
+    if run.target != "modal":
+        return run, None
+    job, wanted_s = run.request["job"], context.project.training.timeout
+    rate = training_rate(parse_gpu(job["gpu"]), int(job.get("memory_gib") or 0))
+    typical_s, limits = job["origin"].get("run_s"), [each for each in (max_cost, _per_run(context)) if each is not None]
+    around = {"startup_s": TRAIN_STARTUP_S, "scaledown_window_s": TRAIN_IDLE_S}
+    deadline_s = wanted_s
+    if limits:
+        deadline_s = fit(
+            rate, budget_nanodollars=min(limits), wanted_deadline_s=wanted_s, typical_s=typical_s, **around
+        )
+    told = estimate(rate, typical_s=typical_s, deadline_s=deadline_s, **around)
+    price = Price(rate, told, deadline_s, deadline_s < wanted_s, 0)
     return _priced(run, price), price
 
 

@@ -17,11 +17,12 @@ from comfymodal.operations.collect import require_writable
 from comfymodal.operations.context import Context
 from comfymodal.operations.desk import Desk
 from comfymodal.operations.ends import Pair
-from comfymodal.operations.follow import Waiting, submit
+from comfymodal.operations.follow import submit
 from comfymodal.operations.money import Price, price_run
 from comfymodal.operations.ready import ready_engine
 from comfymodal.operations.render_end import RenderEnding
 from comfymodal.operations.results import ChangeView, RenderPlan, RunReport
+from comfymodal.operations.waiting import Waiting
 from comfymodal.runs.ledger import Run
 from comfymodal.runs.names import new_run_id
 from comfymodal.targets.base import EngineFacts

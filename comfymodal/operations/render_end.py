@@ -11,7 +11,7 @@ from comfymodal.errors import CancelledError, EngineDiedError
 from comfymodal.operations.collect import collect, texts_of, write_receipt
 from comfymodal.operations.context import Context
 from comfymodal.operations.desk import Desk
-from comfymodal.operations.ending import Outcome, exit_code_of, note_end, settle
+from comfymodal.operations.ending import Deaf, Outcome, exit_code_of, note_end, settle
 from comfymodal.operations.money import cost_of
 from comfymodal.operations.results import ChangeView, OutputFile, OutputText, RunReport
 from comfymodal.operations.views import run_view
@@ -19,7 +19,7 @@ from comfymodal.runs.ledger import Run
 
 
 @dataclass(frozen=True, slots=True)
-class RenderEnding:
+class RenderEnding(Deaf):
     """Fulfils `ending.Ending`."""
 
     def summary(self, outcome: Outcome) -> dict[str, Any]:

@@ -8,20 +8,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from comfymodal.errors import NotFoundError, NotReadyError, ServiceError, UsageError
+from comfymodal.errors import NotFoundError, NotReadyError, ServiceError, StillRunningError, UsageError
 from comfymodal.operations.context import Context
 from comfymodal.operations.desk import Desk
 from comfymodal.operations.ending import Report, ending_of, settle
-from comfymodal.operations.follow import Waiting, follow, report
+from comfymodal.operations.follow import follow, report, wait_for
 from comfymodal.operations.ready import ready_engine
 from comfymodal.operations.render import Again, with_flags_of
 from comfymodal.operations.render import again as render_again
 from comfymodal.operations.results import RunCancelled, RunList
 from comfymodal.operations.sync import again as sync_again
+from comfymodal.operations.train_end import TrainEnding
+from comfymodal.operations.train_files import checkpoint_at, fetch_weights
+from comfymodal.operations.train_results import TrainReport
 from comfymodal.operations.views import run_view
+from comfymodal.operations.waiting import Waiting
 from comfymodal.runs.ledger import Run
 
 CANCEL_PATIENCE_S = 30.0
+STOP_PATIENCE_S = 900.0
+"""A training finishes its step, and its samples, before it saves."""
+
 SUBMITTING_PATIENCE_S = 60.0
 
 
@@ -56,11 +63,11 @@ def fetch_run(name: str, context: Context, desk: Desk, *, out: Path | None, wait
     ending = ending_of(run)
     if run.is_active:
         return follow(run, context, desk, ending, waiting=waiting)
-    if run.kind != "render":
+    if run.kind not in ("render", "train"):
         return ending.report(run)
     outcome = {"status": run.status, "ended_at": run.ended_at, **(run.result or {})}
     # On Modal a container that is gone took its server with it.
-    may_be_on_server = run.target == "local" and run.status in ("failed", "partial")
+    may_be_on_server = run.kind == "render" and run.target == "local" and run.status in ("failed", "partial")
     if may_be_on_server and len(context.target.results(run.id)) < len(run.request["job"]["prompts"]):
         context = with_flags_of(run, context)
         ready_engine(context, desk)
@@ -69,6 +76,19 @@ def fetch_run(name: str, context: Context, desk: Desk, *, out: Path | None, wait
         context.ledger.note_call(run.id, call_id)
         return follow(replace(run, call_id=call_id, status="running"), context, desk, ending, waiting=waiting)
     return ending.finish(run, outcome, context, desk)
+
+
+def fetch_step(name: str, step: int, context: Context, desk: Desk, *, out: Path | None) -> TrainReport:
+    """Bring the weights of one checkpoint of a training here. Raises `NotFoundError` for one that is not kept."""
+    run = _known_run(name, context)
+    if run.kind != "train":
+        raise UsageError(f"run {run.id} is a {run.kind}: it has no steps", hint=f"comfymodal runs fetch {run.id}")
+    context = context.at_target_of(run)
+    run = _refresh(run, context)
+    if out is not None:
+        run = replace(run, request={**run.request, "folder": str(out.absolute())})
+    outputs = fetch_weights(run, checkpoint_at(run, step), context.target, desk.event)
+    return replace(TrainEnding().report(run), outputs=tuple(outputs), folder=run.request["folder"], exit_code=0)
 
 
 def attach_run(name: str, context: Context, desk: Desk, *, out: Path | None, waiting: Waiting) -> Report:
@@ -81,6 +101,11 @@ def again_run(name: str, context: Context, desk: Desk, wish: Again) -> Report:
     run = context.ledger.get(name)
     if run.kind == "render":
         return render_again(run, context, desk, wish)
+    if run.kind == "train":
+        raise UsageError(
+            f"run {run.id} is a training",
+            hint=f"go on with it: comfymodal runs resume {run.id}; anew: comfymodal train",
+        )
     if run.kind != "sync":
         raise UsageError(f"run {run.id} is a {run.kind}: repeat the command itself")
     if wish.gpu or wish.out:
@@ -89,18 +114,35 @@ def again_run(name: str, context: Context, desk: Desk, wish: Again) -> Report:
 
 
 def cancel_run(name: str, context: Context) -> RunCancelled:
-    """Ask a run to stop and wait until it has; what is finished is kept for `runs fetch`."""
+    """Ask a run to stop at once and wait until it has; what is finished is kept for `runs fetch`."""
+    run = _known_run(name, context)
+    context = context.at_target_of(run)
+    run = _refresh(run, context)
+    if not run.is_active:
+        return RunCancelled(run_view(run), was_active=False, is_still_running=False)
+    context.target.cancel(run.id, run.call_id or "", at_once=True)
+    give_up_at = time.monotonic() + CANCEL_PATIENCE_S
+    while run.is_active and time.monotonic() < give_up_at:
+        time.sleep(context.target.look_every_s)
+        run = _refresh(run, context)
+    return RunCancelled(run_view(run), was_active=True, is_still_running=run.is_active)
+
+
+def stop_run(name: str, context: Context, desk: Desk) -> RunCancelled:
+    """Ask a run to stop, a training to save before, and follow it until it has. Ctrl-C leaves it to itself."""
     run = _known_run(name, context)
     context = context.at_target_of(run)
     run = _refresh(run, context)
     if not run.is_active:
         return RunCancelled(run_view(run), was_active=False, is_still_running=False)
     context.target.cancel(run.id, run.call_id or "")
-    give_up_at = time.monotonic() + CANCEL_PATIENCE_S
-    while run.is_active and time.monotonic() < give_up_at:
-        time.sleep(context.target.look_every_s)
-        run = _refresh(run, context)
-    return RunCancelled(run_view(run), was_active=True, is_still_running=run.is_active)
+    desk.event({"type": "phase", "phase": "stopping", "saves": run.kind == "train"})
+    try:
+        outcome = wait_for(run, context, desk, Waiting(wait_s=STOP_PATIENCE_S, keeps_run=True))
+    except StillRunningError:
+        return RunCancelled(run_view(run), was_active=True, is_still_running=True)
+    ending_of(run).finish(run, outcome, context, desk, is_download=False)
+    return RunCancelled(run_view(context.ledger.get(run.id)), was_active=True, is_still_running=False)
 
 
 def _known_run(name: str, context: Context) -> Run:

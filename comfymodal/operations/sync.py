@@ -22,7 +22,7 @@ from comfymodal.jobs.contract import RUNS_FOLDER
 from comfymodal.operations.context import Context
 from comfymodal.operations.desk import Desk, Question
 from comfymodal.operations.ends import Pair, one_way_pairs, pair_of, typed_pair
-from comfymodal.operations.follow import Waiting, submit
+from comfymodal.operations.follow import submit
 from comfymodal.operations.money import price_sync
 from comfymodal.operations.sync_end import SyncEnding, failed_pair, merged
 from comfymodal.operations.sync_jobs import (
@@ -35,6 +35,7 @@ from comfymodal.operations.sync_jobs import (
     surroundings,
 )
 from comfymodal.operations.sync_results import PairView, PathView, SyncReport
+from comfymodal.operations.waiting import Waiting
 from comfymodal.runs.ledger import Run
 from comfymodal.storage.ends import VolumeEnd
 from comfymodal.storage.plan import MAX_DELETED_SHARE
@@ -101,8 +102,12 @@ def push(pair: Pair, run_id: str, context: Context, desk: Desk) -> SyncReport:
     """Push the folder of a run; failures are in the report, but for Ctrl-C pressed twice."""
     source = cast("VolumeEnd", pair.source)
     folder = f"/{run_id}/**" if source.path else f"/{RUNS_FOLDER}/{run_id}/**"
-    draft = draft_of(replace(pair, is_two_way=False), Wish(include=(folder,)), context)
-    return _guarded(draft, context, desk, waiting=Waiting(), may_force=False)
+    return sync_one(replace(pair, is_two_way=False), Wish(include=(folder,)), context, desk)
+
+
+def sync_one(pair: Pair, wish: Wish, context: Context, desk: Desk) -> SyncReport:
+    """Sync this pair as part of something larger; failures are in the report, but for Ctrl-C pressed twice."""
+    return _guarded(draft_of(pair, wish, context), context, desk, waiting=Waiting(), may_force=False)
 
 
 def _pairs(request: SyncRequest, context: Context) -> tuple[Pair, ...]:

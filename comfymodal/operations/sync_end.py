@@ -10,7 +10,7 @@ from typing import Any
 from comfymodal.errors import CancelledError, ComfymodalError, TransferError
 from comfymodal.operations.context import Context
 from comfymodal.operations.desk import Desk
-from comfymodal.operations.ending import Outcome, exit_code_of, note_end
+from comfymodal.operations.ending import Deaf, Outcome, exit_code_of, note_end
 from comfymodal.operations.results import RunView
 from comfymodal.operations.sync_jobs import shown_name
 from comfymodal.operations.sync_results import PairView, PathView, SyncReport
@@ -33,7 +33,7 @@ _KEPT = (
 
 
 @dataclass(frozen=True, slots=True)
-class SyncEnding:
+class SyncEnding(Deaf):
     """Fulfils `ending.Ending`."""
 
     def summary(self, outcome: Outcome) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from comfymodal.costs.rates import GpuChoice
 from comfymodal.errors import CancelledError, OutputFolderError, TrainingConfigError, UsageError
 from comfymodal.files import write_text
 from comfymodal.operations.desk import Desk, Question
@@ -49,10 +50,37 @@ class TrainRequest:
     gpu: str | None = None
     allows_full_finetune: bool = False
     is_dry_run: bool = False
+    is_check: bool = False
+    """Only looked at: no prices, and no word on what a run changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedRun:
+    """One training as it would be run. `config` is None where something is wrong with it, `gpu` where none is named."""
+
+    accepted: Accepted
+    looked: Looked
+    config: TrainingConfig | None
+    gpu: GpuChoice | None
+    plan: TrainPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A config file with the run it is, or those of its sweep; `checked` is what the operator is told."""
+
+    source: Source
+    runs: tuple[CheckedRun, ...]
+    checked: TrainChecked
 
 
 def check_training(request: TrainRequest, places: Places, desk: Desk) -> TrainChecked:
-    """Report all that is wrong with a config and its datasets, and what each run of it needs.
+    """Report all that is wrong with a config and its datasets, and what each run of it needs; raises as `examine`."""
+    return examine(request, places, desk).checked
+
+
+def examine(request: TrainRequest, places: Places, desk: Desk) -> Examined:
+    """Find out all that is wrong with a config and its datasets, and what each run of it needs.
 
     Raises `TrainingConfigError` for a file that cannot be read or is a project's, `UsageError` for a flag that is none.
     """
@@ -66,15 +94,16 @@ def check_training(request: TrainRequest, places: Places, desk: Desk) -> TrainCh
         _check(request, source, places, library, _Run(variant, wishes))
         for variant in _variants(request, accepted, settings)
     ]
-    problems = _merged([(plan.name, own) for plan, own in found])
-    return TrainChecked(
+    problems = _merged([(run.plan.name, own) for run, own in found])
+    checked = TrainChecked(
         config=source.shown,
         form="native" if is_native(source.tree) else "short",
         problems=problems,
-        plans=tuple(plan for plan, _ in found),
+        plans=tuple(run.plan for run, _ in found),
         can_fix=_can_fix(source, accepted),
         **_verdict(source.shown, problems),
     )
+    return Examined(source, tuple(run for run, _ in found), checked)
 
 
 def fix_training(request: TrainRequest, desk: Desk) -> TrainFixed:
@@ -130,7 +159,7 @@ def _variants(request: TrainRequest, accepted: Accepted, settings: Sequence[Sett
 
 def _check(
     request: TrainRequest, source: Source, places: Places, library: Library, run: _Run
-) -> tuple[TrainPlan, list[ProblemView]]:
+) -> tuple[CheckedRun, list[ProblemView]]:
     wishes = run.wishes
     if run.variant:
         swept = tuple(Setting(place, value) for place, value in run.variant.settings)
@@ -141,19 +170,20 @@ def _check(
     looked = look(subject, accepted.problems, source.path.parent, places, library)
     config = read_values(accepted.config) if accepted.config is not None and accepted.is_sound else None
     problems += [*looked.problems, *_run_problems(subject, config, looked)]
-    wanted = wanted_gpu(request.gpu, accepted, config)
+    wanted = wanted_gpu(request.gpu, accepted, config, places)
     if isinstance(wanted, ProblemView):
         problems.append(replace(wanted, place=source.where(("gpu",))))
         wanted = None
     plan = _plan(request, accepted, looked, config, places)
     if config is not None and isinstance(wanted, Wanted):
-        is_priced = request.is_dry_run and places.target == "modal"
+        is_priced = not request.is_check and places.target == "modal"
         plan = replace(plan, needs=needs_of(config, wanted, looked.all_reports, is_priced=is_priced))
         place = {"--gpu": "flag", "the config": source.where(("gpu",))}.get(wanted.by, wanted.by)
         offloads = subject.model.get("layer_offloading") is True
         assert plan.needs is not None
         problems += gpu_problems(plan.needs, config, place, offloads=offloads)
-    return _named(plan, run.variant) if run.variant else plan, problems
+    plan = _named(plan, run.variant) if run.variant else plan
+    return CheckedRun(accepted, looked, config, wanted.choice if wanted else None, plan), problems
 
 
 def _named(plan: TrainPlan, variant: Variant) -> TrainPlan:

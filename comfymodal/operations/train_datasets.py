@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfymodal.operations.desk import Desk
 from comfymodal.operations.train_results import DatasetView, ProblemView
@@ -20,6 +20,9 @@ from comfymodal.training.config import KeyPath, Problem, errors_of
 from comfymodal.training.dataset import DatasetSettings, Rules
 from comfymodal.training.dataset_checks import Finding, group_findings
 from comfymodal.training.dataset_report import DatasetReport, check_dataset
+
+if TYPE_CHECKING:
+    from comfymodal.project.schema import Project
 
 _MOUNTS = {role: f"/{role}" for role in ("models", "datasets", "inputs", "outputs", "training")}
 """What absolute paths of configs written for a container begin with."""
@@ -35,6 +38,8 @@ class Places:
     volumes: Mapping[str, Path]
     names: Mapping[str, str]
     warnings: tuple[str, ...] = ()
+    gpu: str | None = None
+    """The project's."""
 
 
 def read_places(
@@ -42,11 +47,15 @@ def read_places(
 ) -> Places:
     """Read the project file, where there is one. Raises `ProjectError`."""
     loaded = load_project(find_project_file(config, cwd=cwd), environ=environ, flags=flags or {}, cwd=cwd)
-    project, state = loaded.settings, state_folder(environ)
+    return places_of(loaded.settings, state_folder(environ), loaded.warnings)
+
+
+def places_of(project: Project, state: Path, warnings: tuple[str, ...] = ()) -> Places:
+    """The same of a project that was read."""
     volumes = {role: getattr(project.volumes, role) for role in _MOUNTS}
     folders = {role: each.path or state / "volumes" / each.name for role, each in volumes.items()}
     names = {role: each.name for role, each in volumes.items()}
-    return Places(project.target, folders if project.target == "local" else {}, names, loaded.warnings)
+    return Places(project.target, folders if project.target == "local" else {}, names, warnings, project.training.gpu)
 
 
 @dataclass(slots=True)

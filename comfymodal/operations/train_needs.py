@@ -17,6 +17,7 @@ from comfymodal.costs.rates import (
     training_rate,
 )
 from comfymodal.errors import UsageError
+from comfymodal.operations.train_datasets import Places
 from comfymodal.operations.train_results import CostView, NeedsView, ProblemView
 from comfymodal.training.ai_toolkit.accept import Accepted
 from comfymodal.training.ai_toolkit.reading import load_of
@@ -39,6 +40,9 @@ from comfymodal.training.needs import (
 )
 from comfymodal.training.recipes import recipe_of
 
+DEFAULT_GPU = "A100-80GB"
+"""For a model without a recipe."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -48,8 +52,11 @@ class Wanted:
     by: str
 
 
-def wanted_gpu(flag: str | None, accepted: Accepted, config: TrainingConfig | None) -> Wanted | ProblemView | None:
-    """The GPU of the flag, else of the short form, else of the recipe; a problem where the form names none of Modal's.
+def wanted_gpu(
+    flag: str | None, accepted: Accepted, config: TrainingConfig | None, places: Places
+) -> Wanted | ProblemView | None:
+    """The GPU of the flag, else of the short form, the project, the recipe, and at last ours; a problem where the form
+    names none of Modal's.
 
     Raises `UsageError` for the flag.
     """
@@ -63,8 +70,12 @@ def wanted_gpu(flag: str | None, accepted: Accepted, config: TrainingConfig | No
             return Wanted(parse_gpu(accepted.form.gpu), "the config")
         except ValueError as exc:
             return ProblemView("error", "unknown_gpu", "", "gpu", str(exc), f"one of {', '.join(GPUS)}")
+    if places.gpu is not None:
+        return Wanted(parse_gpu(places.gpu), "training.gpu")
     recipe = recipe_of(config.arch, config.base_model) if config else None
-    return Wanted(parse_gpu(recipe.gpu), "the recipe") if recipe else None
+    if recipe is not None:
+        return Wanted(parse_gpu(recipe.gpu), "the recipe")
+    return Wanted(parse_gpu(DEFAULT_GPU), "the default") if config is not None else None
 
 
 def needs_of(

@@ -29,4 +29,6 @@ def place_files(looked: Looked, context: Context) -> Placed:
         elif found.kind == "volume":
             role, _, path = found.at.partition(":/")
             locations.append({**about, "from": {"role": role, "path": path}})
-    return Placed(tuple(locations), tuple(sorted({str(each["from"]["role"]) for each in locations if "role" in each["from"]})))
+    return Placed(
+        tuple(locations), tuple(sorted({str(each["from"]["role"]) for each in locations if "role" in each["from"]}))
+    )

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from comfymodal.operations.results import OutputFile, RunView
+
 
 @dataclass(frozen=True, slots=True)
 class ProblemView:
@@ -163,3 +165,36 @@ class DatasetsListed:
     place: str
     datasets: tuple[DatasetRow, ...]
     size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrainReport:
+    """One training, with all that came of it. `training` is what its attempt says of itself (`training.supervisor`),
+    None before it has ended; `published` are `{path, action, sha256, size_bytes}` on the models volume. `outputs` are
+    the trained weights (kind `lora`) and samples (kind `sample`), where they were written.
+    """
+
+    run: RunView
+    name: str
+    settings: str
+    training: Mapping[str, Any] | None
+    published: tuple[Mapping[str, Any], ...]
+    outputs: tuple[OutputFile, ...]
+    folder: str | None
+    receipt: str | None
+    resumes: str | None
+    """The run it went on from."""
+    error: Mapping[str, Any] | None
+    exit_code: int
+    push: Mapping[str, Any] | None = None
+    """What `--push` came to: a pair as in `sync`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SweepReport:
+    """The runs of a sweep. `page` compares them."""
+
+    runs: tuple[TrainReport, ...]
+    error: Mapping[str, Any] | None
+    exit_code: int
+    page: str | None = None

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from comfymodal.costs.rates import money_text
 from comfymodal.output.words import bytes_in_words, seconds_in_words
 
 RATE_WINDOW_S = 20.0
+SMOOTHING = 0.9
 
 
 @dataclass(slots=True)
@@ -43,6 +45,39 @@ class Meter:
 
 
 @dataclass(slots=True)
+class Training:
+    """What a person wants to know of a training while it goes on. Money in nanodollars, times in Unix seconds."""
+
+    per_s: int = 0
+    began_at: float | None = None
+    loss: float | None = None
+    lr: float | None = None
+    step_s: float | None = None
+    left_s: float | None = None
+    step: int = 0
+    saved: int = 0
+
+    def hear(self, event: Mapping[str, Any]) -> None:
+        self.step = int(event.get("value") or 0)
+        self.lr, self.step_s, self.left_s = event.get("lr"), event.get("seconds_per_step"), event.get("eta_s")
+        if (loss := event.get("loss")) is not None:
+            # A single step's loss says nothing: it jumps with the noise that was drawn.
+            self.loss = loss if self.loss is None else SMOOTHING * self.loss + (1 - SMOOTHING) * float(loss)
+
+    def words(self, at: float) -> list[str]:
+        """E.g. `loss 0.412`, `lr 1e-04`, `$0.42 so far, about $1.60 in all`, `2:06 min at risk`."""
+        words = [f"loss {self.loss:.3g}"] if self.loss is not None else []
+        words += [f"lr {self.lr:.0e}"] if self.lr else []
+        if self.per_s and self.began_at is not None:
+            spent = self.per_s * max(0.0, at - self.began_at)
+            whole = f", about {money_text(round(spent + self.per_s * self.left_s))} in all" if self.left_s else ""
+            words.append(f"{money_text(round(spent))} so far{whole}")
+        if self.step_s and self.step > self.saved:
+            words.append(f"{seconds_in_words((self.step - self.saved) * self.step_s)} at risk")
+        return words
+
+
+@dataclass(slots=True)
 class Progress:
     """The state that events leave behind; `now` is monotonic seconds."""
 
@@ -58,6 +93,7 @@ class Progress:
     """Bytes per second, where the mover tells them."""
     files: tuple[int, int] = (0, 0)
     """Done and all, of a transfer."""
+    training: Training = field(default_factory=Training)
 
     def take(self, event: Mapping[str, Any], now: float) -> str | None:
         """Note an event; return a line worth keeping on the screen, if it is one."""
@@ -83,11 +119,13 @@ class Progress:
         parts = []
         if self.steps.total > 0:
             parts.append(f"step {self.steps.done:.0f}/{self.steps.total:.0f}")
-            if (rate := self.steps.rate) is not None:
+            step_s = self.training.step_s if self.phase == "training" else None
+            if (rate := 1 / step_s if step_s else self.steps.rate) is not None:
                 parts.append(f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each")
         elif self.bytes.total > 0:
             parts += self._transfer_counts()
-        remaining = self.steps.remaining_s or self.bytes.remaining_s
+        told_s = self.training.left_s if self.phase == "training" else None
+        remaining = told_s or self.steps.remaining_s or self.bytes.remaining_s
         if self.speed > 0 and self.bytes.total > self.bytes.done:
             remaining = (self.bytes.total - self.bytes.done) / self.speed
         if remaining is not None:
@@ -106,6 +144,8 @@ class Progress:
         parts = []
         if self.prompts_total > 1:
             parts.append(f"prompt {min(self.prompts_done + 1, self.prompts_total)} of {self.prompts_total}")
+        if self.phase == "training":
+            parts += self.training.words(time.time())
         if self.phase == "render" and self.nodes.total:
             parts.append(f"node {min(self.nodes.done + 1, self.nodes.total):.0f} of {self.nodes.total:.0f}")
         return " · ".join(parts)
@@ -149,7 +189,9 @@ def _on_engine(state: Progress, event: Mapping[str, Any], now: float) -> str:
 
 
 def _on_price(state: Progress, event: Mapping[str, Any], now: float) -> str:
+    state.training.per_s = int(event.get("nanodollars_per_s") or 0)
     typical = f"usually {event['typical']}, " if event.get("typical") else ""
+    typical = f"{event['about']}, " if event.get("about") else typical
     why = ", the budget's limit" if event.get("is_shortened") else ""
     limit = f"at most {event['worst']} (ends after {seconds_in_words(float(event['deadline_s']))}{why})"
     return f"cost      {event['gpu']} {event['per_hour']} on {event['where']}: {typical}{limit}"
@@ -185,7 +227,8 @@ def _on_service_silent(state: Progress, event: Mapping[str, Any], now: float) ->
 
 def _on_submitted(state: Progress, event: Mapping[str, Any], now: float) -> str:
     state.enter("queue", now)
-    return f"run       {event.get('run_id')}  (Ctrl-C stops it)"
+    stops = "saves and stops it" if event.get("kind") == "train" else "stops it"
+    return f"run       {event.get('run_id')}  (Ctrl-C {stops})"
 
 
 def _on_phase(state: Progress, event: Mapping[str, Any], now: float) -> str | None:
@@ -193,7 +236,10 @@ def _on_phase(state: Progress, event: Mapping[str, Any], now: float) -> str | No
     is_new = phase != state.phase
     state.enter(phase, now)
     if phase == "stopping" and is_new:
-        return "stopping  keeping what is finished; Ctrl-C again leaves it to itself"
+        keeps = "saving, then it stops" if event.get("saves") else "keeping what is finished"
+        return f"stopping  {keeps}; Ctrl-C again leaves it to itself"
+    if state.training.began_at is None and phase != "waiting" and event.get("at"):
+        state.training.began_at = float(event["at"])
     return None
 
 
@@ -215,6 +261,9 @@ def _on_node(state: Progress, event: Mapping[str, Any], now: float) -> None:
 
 
 def _on_step(state: Progress, event: Mapping[str, Any], now: float) -> None:
+    if "loss" in event:
+        state.enter("training", now)
+        state.training.hear(event)
     state.steps.read(float(event.get("value") or 0), float(event.get("max") or 0), now)
 
 
@@ -261,11 +310,65 @@ def _on_transfer(state: Progress, event: Mapping[str, Any], now: float) -> None:
     state.files = (int(event.get("files_done") or 0), int(event.get("files") or 0))
 
 
+def _on_staged(state: Progress, event: Mapping[str, Any], now: float) -> None:
+    state.enter("staging", now)
+    state.files = (int(event.get("files_done") or 0), int(event.get("files") or 0))
+
+
+def _on_bar(state: Progress, event: Mapping[str, Any], now: float) -> None:
+    state.enter(str(event.get("phase")), now, str(event.get("label")))
+    state.steps.read(float(event.get("done") or 0), float(event.get("total") or 0), now)
+
+
+def _on_resumed(state: Progress, event: Mapping[str, Any], now: float) -> str:
+    state.training.saved = int(event["step"])
+    return f"resumed   from the checkpoint of step {event['step']}"
+
+
+def _on_checkpoint(state: Progress, event: Mapping[str, Any], now: float) -> str:
+    state.training.saved = int(event["step"])
+    size = bytes_in_words(sum(int(file["size_bytes"]) for file in event.get("weights") or ()))
+    return f"saved     step {event['step']}{', the end' if event.get('is_final') else ''} ({size})"
+
+
+def _on_sample(state: Progress, event: Mapping[str, Any], now: float) -> str:
+    return f"sample    step {event['step']}, prompt {event['index']}"
+
+
+def _on_warning(state: Progress, event: Mapping[str, Any], now: float) -> str:
+    hint = f" ({event['hint']})" if event.get("hint") else ""
+    return f"warning   {event.get('message')}{hint}"
+
+
+def _on_ending(state: Progress, event: Mapping[str, Any], now: float) -> str:
+    why = {"operator": "as asked", "deadline": "its time is up", "signal": "its container is taken away"}
+    return f"ending    at step {event.get('step')}: {why.get(str(event.get('why')), event.get('why'))}"
+
+
+def _on_published(state: Progress, event: Mapping[str, Any], now: float) -> str:
+    is_old = event.get("action") == "already_there"
+    return f"published models:/{event.get('path')}{' (it was there already)' if is_old else ''}"
+
+
+def _on_sweep(state: Progress, event: Mapping[str, Any], now: float) -> str:
+    state.training = Training(per_s=state.training.per_s)
+    return f"sweep     {event.get('number')} of {event.get('of')}: {event.get('name')} ({event.get('run_id')})"
+
+
 def _on_reading(state: Progress, event: Mapping[str, Any], now: float) -> None:
     state.enter("dataset", now, f"{event.get('folder')}: {event.get('done')} of {event.get('total')} files")
 
 
 _HANDLERS = {
+    "staged": _on_staged,
+    "bar": _on_bar,
+    "resumed": _on_resumed,
+    "checkpoint": _on_checkpoint,
+    "sample": _on_sample,
+    "warning": _on_warning,
+    "ending": _on_ending,
+    "published": _on_published,
+    "sweep": _on_sweep,
     "reading": _on_reading,
     "pair": _on_pair,
     "hashing": _on_hashing,

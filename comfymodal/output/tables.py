@@ -8,7 +8,9 @@ from typing import Any
 from comfymodal.operations.config import ConfigShown, ConfigValidated
 from comfymodal.operations.results import RenderPlan, RunCancelled, RunList, RunReport, RunView
 from comfymodal.operations.sync_results import ErrandReport, SyncReport
+from comfymodal.operations.train_results import TrainReport
 from comfymodal.output.sync_tables import sync_details
+from comfymodal.output.training_tables import training_details
 from comfymodal.output.words import bytes_in_words, cost_in_words, count, money_in_words, seconds_in_words, shown_path
 
 Rows = list[tuple[str, ...]]
@@ -44,7 +46,7 @@ def _untitled(result: Any) -> Rows | None:
     return None
 
 
-def details_of(report: RunReport | SyncReport | ErrandReport) -> Rows:
+def details_of(report: RunReport | SyncReport | ErrandReport | TrainReport) -> Rows:
     """What `runs show` says before the outputs: all that is known of a run."""
     run = report.run
     if run is None:
@@ -60,6 +62,8 @@ def details_of(report: RunReport | SyncReport | ErrandReport) -> Rows:
     ]
     if isinstance(report, SyncReport):
         rows += sync_details(report)
+    if isinstance(report, TrainReport):
+        rows += training_details(report)
     if isinstance(report, RunReport):
         rows += [("set", f"{change.node_id}.{change.input_name} = {_value(change.new)}") for change in report.changes]
         rows.append(("receipt", shown_path(report.receipt) if report.receipt else ""))

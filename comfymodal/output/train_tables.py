@@ -16,6 +16,7 @@ from comfymodal.operations.train_results import (
     TrainPlan,
     ValueChange,
 )
+from comfymodal.output.training_tables import training_end, training_table
 from comfymodal.output.words import bytes_in_words, count, seconds_in_words
 
 Rows = list[tuple[str, ...]]
@@ -43,14 +44,14 @@ def train_table(result: Any) -> tuple[tuple[str, ...], Rows] | None:
         case DatasetsListed():
             return ("dataset", "pictures", "captions", "size"), _listed_rows(result)
         case _:
-            return None
+            return training_table(result)
 
 
 def train_end(result: Any) -> list[str]:
     """The last lines: what to do next."""
     if isinstance(result, TrainChecked) and result.can_fix:
         return [f"hint: comfymodal train {result.config} --fix writes a corrected copy"]
-    return []
+    return training_end(result)
 
 
 def _problem_lines(problem: ProblemView) -> Iterator[str]:

@@ -37,6 +37,11 @@ class LocalTarget:
     _url: str | None = field(default=None, init=False)
 
     def needed_setup(self, kind: str = "render") -> Setup | None:
+        if kind == "train":
+            from comfymodal.training.ai_toolkit.command import find_toolkit
+
+            # Whoever trains here has it installed with the GPU's own drivers: nothing of ours would fit as well.
+            find_toolkit(self.environ)
         if kind != "render":
             return None
         from comfymodal.comfyui.install.engine import plan_install

@@ -64,15 +64,17 @@ def parse_weights(file: str, name: str) -> WeightsName | None:
     return WeightsName(int(found["step"]) if found["step"] else None, found["stage"]) if found else None
 
 
+def parse_sample(path: Path) -> Sample | None:
+    """Which sample a file is, by its name; None for other files."""
+    match = _SAMPLE.fullmatch(path.name)
+    return Sample(path, int(match["step"]), int(match["index"])) if match else None
+
+
 def list_samples(folder: Path) -> tuple[Sample, ...]:
     """Samples of a run's folder, in the order of step and prompt. They are renamed into place: all are whole."""
     try:
         paths = list((folder / SAMPLES_FOLDER).iterdir())
     except OSError:
         return ()
-    found = [
-        Sample(path, int(match["step"]), int(match["index"]))
-        for path in paths
-        if (match := _SAMPLE.fullmatch(path.name)) is not None
-    ]
+    found = [sample for path in paths if (sample := parse_sample(path)) is not None]
     return tuple(sorted(found, key=lambda sample: (sample.step, sample.index, sample.path.name)))

@@ -14,8 +14,8 @@ import pytest
 from comfymodal.errors import ComfymodalError, OutOfMemoryError, RunFailedError, UsageError
 from comfymodal.operations.context import Context, open_context
 from comfymodal.operations.desk import Question
-from comfymodal.operations.follow import Waiting
 from comfymodal.operations.render import RenderRequest, render
+from comfymodal.operations.waiting import Waiting
 from comfymodal.targets.base import EngineFacts, KnownNodes, Look, OnEvent, Setup
 
 OUT_OF_MEMORY = OutOfMemoryError("node 3 (Sampler) ran out of GPU memory")

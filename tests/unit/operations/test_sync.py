@@ -23,12 +23,12 @@ from comfymodal.errors import (
 )
 from comfymodal.operations.context import Context
 from comfymodal.operations.desk import Question
-from comfymodal.operations.follow import Waiting
 from comfymodal.operations.render import Again
 from comfymodal.operations.runs import again_run, attach_run, list_runs, show_run
 from comfymodal.operations.sync import SyncRequest, plan_push, push, sync
 from comfymodal.operations.sync_jobs import Wish
 from comfymodal.operations.sync_results import SyncReport
+from comfymodal.operations.waiting import Waiting
 from tests.unit.operations.sync_target import (
     OFFLINE,
     REMOTES,

@@ -1,0 +1,92 @@
+"""`comfymodal train`: check, price, submit, follow. Everything free comes before anything costly."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from comfymodal.errors import UsageError
+from comfymodal.operations.collect import require_writable
+from comfymodal.operations.context import Context
+from comfymodal.operations.desk import Desk
+from comfymodal.operations.follow import submit
+from comfymodal.operations.money import price_train
+from comfymodal.operations.ready import ready_setup
+from comfymodal.operations.train_check import Examined, TrainRequest, examine
+from comfymodal.operations.train_datasets import places_of
+from comfymodal.operations.train_end import TrainEnding
+from comfymodal.operations.train_jobs import More, TrainWish, build_more, build_run, require_training
+from comfymodal.operations.train_push import plan_push, pushed
+from comfymodal.operations.train_results import SweepReport, TrainChecked, TrainReport
+from comfymodal.operations.train_sweep import Reserved, run_sweep
+from comfymodal.runs.ledger import Run
+
+
+def train(
+    request: TrainRequest, wish: TrainWish, context: Context, desk: Desk
+) -> TrainChecked | TrainReport | SweepReport:
+    """Train one LoRA, or those of a sweep. What is wrong with the config is the result, and nothing was started.
+
+    Raises any `ComfymodalError`.
+    """
+    pair = plan_push(wish.push, context, desk) if wish.push else None
+    examined = examine(request, places_of(context.project, context.state, context.warnings), desk)
+    if examined.checked.exit_code:
+        return examined.checked
+    _require_one(examined, wish)
+    _warn(examined, desk)
+    ready_setup("train", context, desk)
+    before = _before(wish, context)
+    runs = [build_run(found, examined.source, wish, context, before) for found in examined.runs]
+    require_writable(Path(runs[0].request["folder"]))
+    share = None if wish.max_cost is None else wish.max_cost // len(runs)
+    reserved = [_reserved(run, share, context, desk) for run in runs]
+    if len(reserved) > 1:
+        return run_sweep(reserved, wish.waiting, context, desk)
+    (one,) = reserved
+    done = submit(one.run, context, desk, TrainEnding(), waiting=wish.waiting, reserve=one.reserve)
+    return done if pair is None else pushed(done, pair, context, desk)
+
+
+def resume(name: str, more: More, context: Context, desk: Desk) -> TrainReport:
+    """Go on with a training that was stopped or failed, or is to have more steps; a run of its own, in the same folder.
+
+    Raises `UsageError` for one that still runs, or has nothing left to do.
+    """
+    old = context.ledger.get(name)
+    context = context.at_target_of(old)
+    run = build_more(old, more, context)
+    ready_setup("train", context, desk)
+    one = _reserved(run, more.max_cost, context, desk)
+    return submit(one.run, context, desk, TrainEnding(), waiting=more.waiting, reserve=one.reserve)
+
+
+def _require_one(examined: Examined, wish: TrainWish) -> None:
+    for flag, value in (("--resume", wish.resume), ("--publish", wish.publish), ("--push", wish.push)):
+        if len(examined.runs) > 1 and value:
+            raise UsageError(f"{flag} goes with one run, and this is a sweep of {len(examined.runs)}")
+
+
+def _warn(examined: Examined, desk: Desk) -> None:
+    for problem in examined.checked.problems:
+        if problem.severity == "warning":
+            desk.warn(": ".join(word for word in (problem.key, problem.message) if word))
+
+
+def _before(wish: TrainWish, context: Context) -> Run | None:
+    if wish.resume is None:
+        return None
+    before = context.ledger.get(wish.resume)
+    require_training(before)
+    return before
+
+
+def _reserved(run: Run, max_cost: int | None, context: Context, desk: Desk) -> Reserved:
+    run, price = price_train(run, context, max_cost=max_cost)
+    if price is None:
+        return Reserved(run, None)
+    words = run.request["job"]["origin"].get("words")
+    about: dict[str, Any] = {"about": words} if words else {}
+    desk.event({**price.event(context.modal_spec()), **about})
+    return Reserved(replace(run), price.estimate.worst)

@@ -1,0 +1,81 @@
+"""What a person reads of trainings that were run: files, figures, the next command; pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfymodal.operations.train_results import SweepReport, TrainReport
+from comfymodal.output.words import bytes_in_words, cost_in_words, count, seconds_in_words, shown_path
+
+Rows = list[tuple[str, ...]]
+
+_SWEEP_TITLES = ("run", "settings", "status", "steps", "loss", "cost", "id")
+
+
+def training_table(result: Any) -> tuple[tuple[str, ...], Rows] | None:
+    """Column titles and rows of a training or a sweep; None for any other result."""
+    if isinstance(result, TrainReport):
+        return (), _report_rows(result)
+    if isinstance(result, SweepReport):
+        return _SWEEP_TITLES, [_sweep_row(run) for run in result.runs]
+    return None
+
+
+def training_end(result: Any) -> list[str]:
+    """The last lines: how it went, and what to do next."""
+    if isinstance(result, TrainReport):
+        return [_summary(result)]
+    if isinstance(result, SweepReport):
+        ended = sum(run.exit_code == 0 for run in result.runs)
+        page = [f"side by side: {shown_path(result.page)}"] if result.page else []
+        return [f"{ended} of {count(len(result.runs), 'run')} trained to the end", *page]
+    return []
+
+
+def training_details(report: TrainReport) -> Rows:
+    """What `runs show` says of a training beside what it says of any run."""
+    training = report.training or {}
+    saves = ", ".join(str(each["step"]) for each in training.get("checkpoints") or ())
+    warnings = [("warning", str(each["message"])) for each in training.get("warnings") or ()]
+    pace = training.get("seconds_per_step")
+    return [
+        ("settings", report.settings),
+        ("resumed", f"from step {training['resumed_from']}" if training.get("resumed_from") else ""),
+        ("steps", f"{training['step']} of {training['steps']}" if training else ""),
+        ("loss", f"{training['loss']:.4g}" if training.get("loss") is not None else ""),
+        ("speed", f"{pace:.2f} s a step" if pace else ""),
+        ("kept", f"checkpoints of steps {saves}" if saves else ""),
+        *warnings,
+        ("receipt", shown_path(report.receipt) if report.receipt else ""),
+    ]
+
+
+def _report_rows(report: TrainReport) -> Rows:
+    rows: Rows = [
+        (shown_path(each.path), each.kind, bytes_in_words(each.size_bytes), each.title) for each in report.outputs
+    ]
+    return rows + [(f"models:/{each['path']}", str(each["action"]).replace("_", " ")) for each in report.published]
+
+
+def _sweep_row(report: TrainReport) -> tuple[str, ...]:
+    training = report.training or {}
+    steps = f"{training['step']} of {training['steps']}" if training else ""
+    loss = f"{training['loss']:.3g}" if training.get("loss") is not None else ""
+    cost = cost_in_words(report.run.cost) if report.run.cost is not None else ""
+    return (report.name, report.settings, report.run.status, steps, loss, cost, report.run.id)
+
+
+def _summary(report: TrainReport) -> str:
+    """The last line after a training: how far, how long, and the next command."""
+    run, training = report.run, report.training
+    if run.status in ("running", "submitting"):
+        return (
+            f"run {run.id} goes on; watch it: comfymodal runs attach {run.id}; save and stop it: comfymodal runs stop"
+        )
+    parts = [f"{training['step']} of {training['steps']} steps"] if training else []
+    parts += [f"in {seconds_in_words(run.seconds)}"] if run.seconds is not None else []
+    parts += [f"loss {training['loss']:.3g}"] if training and training.get("loss") is not None else []
+    parts += [cost_in_words(run.cost)] if run.cost is not None else []
+    parts += [f"pushed to {report.push['to']}"] if report.push and report.push["status"] == "succeeded" else []
+    follows = "report" if run.status in ("succeeded", "partial") else "resume"
+    return f"{run.status}: {', '.join(parts)}; next: comfymodal runs {follows} {run.id}"
