@@ -109,9 +109,10 @@ def _error_of(run: Run, summary: Mapping[str, Any]) -> Mapping[str, Any] | None:
     result, given = summary.get("result") or {}, summary.get("error")
     if given:
         hint = str(given.get("hint") or "")
-        # The job knows no commands: what is to be done again is said here.
-        is_known = run.id in hint or not ("again" in hint or summary.get("may_pass"))
-        return given if is_known else {**given, "hint": f"{hint}; {go_on}" if hint else f"go on: {go_on}"}
+        # The job knows no commands. One that never began has nothing to go on with.
+        if run.id in hint or not (result or "again" in hint):
+            return given
+        return {**given, "hint": f"{hint}; then: {go_on}" if hint else f"go on: {go_on}"}
     if not result or run.status not in ("cancelled", "interrupted"):
         return None
     at = f"at step {result['step']} of {result['steps']}"

@@ -45,7 +45,7 @@ class TrainProcess:
         self.save_every = int(save.get("save_every", 1000))
         self.kept = int(save.get("max_step_saves_to_keep", 5))
         self.sample_every = int(sample.get("sample_every", 100))
-        self.prompts = [] if train.get("disable_sampling") else list(sample.get("prompts", []))
+        self.prompts = [] if train.get("disable_sampling") else _prompts(sample)
         self.control = Control(config.get("sqlite_db_path"), is_off=self.faults.has("no_control"))
         self.step = 0
         self.oom_in_row = 0
@@ -275,3 +275,8 @@ class OutOfMemoryError(RuntimeError):
 
 class GatedRepoError(OSError):
     pass
+
+
+def _prompts(sample: dict[str, Any]) -> list[str]:
+    """Both ways of writing them down; the newer one wins."""
+    return [str(each["prompt"]) for each in sample.get("samples") or ()] or list(sample.get("prompts", []))
