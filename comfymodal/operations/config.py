@@ -77,7 +77,8 @@ def config_schema() -> dict[str, Any]:
 
 
 def _read_at(key: str, target: str) -> ReadAt:
-    from comfymodal.project.schema import DEPLOYED, LOCAL_ONLY, MODAL_ONLY, without_names
+    from comfymodal.project.keys import without_names
+    from comfymodal.project.schema import DEPLOYED, LOCAL_ONLY, MODAL_ONLY
 
     key = without_names(tuple(key.split(".")))
     if key in (MODAL_ONLY if target == "local" else LOCAL_ONLY):

@@ -57,6 +57,8 @@ def follow(run: Run, context: Context, desk: Desk, ending: Ending[R], *, waiting
 
     Raises `StillRunningError` when `waiting.wait_s` ends first.
     """
+    if run.rate is not None:
+        desk.event({"type": "rate", "nanodollars_per_s": int(run.rate["nanodollars_per_s"])})
     with ending.listening(run, context, waiting) as hear:
         outcome = wait_for(run, context, desk, waiting, hear)
     if outcome["status"] == "cancelled" and outcome.get("container") and (idle := idle_text(run, context)) is not None:

@@ -62,7 +62,6 @@ class Price:
             "samples": self.samples,
             "worst": money_text(self.estimate.worst),
             "worst_usd": money_json(self.estimate.worst),
-            "nanodollars_per_s": self.rate.nanodollars_per_s,
             "deadline_s": self.deadline_s,
             "is_shortened": self.is_shortened,
             "as_of": AS_OF,

@@ -11,7 +11,7 @@ from typing import Any
 
 from comfymodal.costs.rates import parse_gpu
 from comfymodal.errors import CancelledError, OutOfMemoryError, PartialError, UsageError
-from comfymodal.jobs.contract import VERSION
+from comfymodal.jobs.contract import RUNS_FOLDER, VERSION
 from comfymodal.operations.check import check_workflow, nodes_of_engine
 from comfymodal.operations.collect import require_writable
 from comfymodal.operations.context import Context
@@ -255,7 +255,7 @@ def _pair_to_push(request: RenderRequest, context: Context, desk: Desk) -> Pair 
         raise UsageError("--push waits for the run, and --detach does not", hint="leave one of them out")
     from comfymodal.operations.sync import plan_push
 
-    return plan_push(request.push, context, desk)
+    return plan_push(request.push, "outputs", RUNS_FOLDER, context, desk)
 
 
 def _pushed(done: RunReport, pair: Pair, context: Context, desk: Desk) -> RunReport:

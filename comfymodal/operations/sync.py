@@ -79,17 +79,17 @@ def again(run: Run, context: Context, desk: Desk, *, waiting: Waiting) -> SyncRe
     return _carry_out([draft_again(run)], context, desk, waiting=waiting, may_force=False)
 
 
-def plan_push(name: str, context: Context, desk: Desk) -> Pair:
-    """The pair a render's outputs are to be pushed by, once it is sure that they can be.
+def plan_push(name: str, role: str, folder: str, context: Context, desk: Desk) -> Pair:
+    """The pair by which files of a folder of a volume are to be pushed, once it is sure that they can be.
 
-    Raises `NotFoundError`, `NotReadyError`, `UsageError` for a pair that does not begin where runs lie.
+    Raises `NotFoundError`, `NotReadyError`, `UsageError` for a pair that does not begin there.
     """
     pair = pair_of(context.project, name)
     source = pair.source
-    if not isinstance(source, VolumeEnd) or source.role != "outputs" or source.path not in ("", RUNS_FOLDER):
+    if not isinstance(source, VolumeEnd) or source.role != role or source.path not in ("", folder):
         raise UsageError(
-            f"the pair {name} syncs {pair.from_text}; --push takes one from outputs:/ or outputs:/runs",
-            hint=f'sync: {{{name}: {{from: "outputs:/", to: "REMOTE:renders"}}}}',
+            f"the pair {name} syncs {pair.from_text}; --push takes one from {role}:/ or {role}:/{folder}",
+            hint=f'sync: {{{name}: {{from: "{role}:/{folder}", to: "REMOTE:{folder}"}}}}',
         )
     if isinstance(pair.target, VolumeEnd):
         raise UsageError(f"the pair {name} goes to {pair.to_text}; --push takes one to a remote or a folder")

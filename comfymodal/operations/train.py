@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from comfymodal.errors import UsageError
+from comfymodal.jobs.train_publish import FOLDER
 from comfymodal.operations.collect import require_writable
 from comfymodal.operations.context import Context
 from comfymodal.operations.desk import Desk
 from comfymodal.operations.follow import submit
 from comfymodal.operations.money import price_train
 from comfymodal.operations.ready import ready_setup
+from comfymodal.operations.sync import plan_push
 from comfymodal.operations.train_check import Examined, TrainRequest, examine
 from comfymodal.operations.train_datasets import places_of
 from comfymodal.operations.train_end import TrainEnding
 from comfymodal.operations.train_jobs import More, TrainWish, build_more, build_run, require_training
-from comfymodal.operations.train_push import plan_push, pushed
+from comfymodal.operations.train_push import pushed
 from comfymodal.operations.train_results import SweepReport, TrainChecked, TrainReport
 from comfymodal.operations.train_sweep import Reserved, run_sweep
 from comfymodal.runs.ledger import Run
@@ -30,7 +32,7 @@ def train(
 
     Raises any `ComfymodalError`.
     """
-    pair = plan_push(wish.push, context, desk) if wish.push else None
+    pair = plan_push(wish.push, "models", FOLDER, context, desk) if wish.push else None
     examined = examine(request, places_of(context.project, context.state, context.warnings), desk)
     if examined.checked.exit_code:
         return examined.checked

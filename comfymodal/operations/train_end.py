@@ -106,7 +106,8 @@ class TrainEnding:
 def _error_of(run: Run, summary: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The error of a training that ended before its end, with the command that goes on."""
     go_on = f"comfymodal runs resume {run.id}"
-    result, given = summary.get("result") or {}, summary.get("error")
+    result = summary.get("result") or {}
+    given: Mapping[str, Any] | None = summary.get("error")
     if given:
         hint = str(given.get("hint") or "")
         # The job knows no commands. One that never began has nothing to go on with.

@@ -5,35 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import cast
 
-from comfymodal.errors import CancelledError, PartialError, UsageError
+from comfymodal.errors import CancelledError, PartialError
 from comfymodal.operations import sync
 from comfymodal.operations.context import Context
 from comfymodal.operations.desk import Desk
-from comfymodal.operations.ends import Pair, pair_of
-from comfymodal.operations.sync_jobs import Wish, check, draft_of, surroundings
+from comfymodal.operations.ends import Pair
+from comfymodal.operations.sync_jobs import Wish
 from comfymodal.operations.train_results import TrainReport
 from comfymodal.storage.ends import VolumeEnd
-
-FOLDER = "loras"
-
-
-def plan_push(name: str, context: Context, desk: Desk) -> Pair:
-    """The pair that trained files are to be pushed by, once it is sure that they can be.
-
-    Raises `NotFoundError`, `NotReadyError`, `UsageError` for a pair that does not begin where LoRAs lie.
-    """
-    pair = pair_of(context.project, name)
-    source = pair.source
-    if not isinstance(source, VolumeEnd) or source.role != "models" or source.path not in ("", FOLDER):
-        raise UsageError(
-            f"the pair {name} syncs {pair.from_text}; --push takes one from models:/ or models:/{FOLDER}",
-            hint=f'sync: {{{name}: {{from: "models:/{FOLDER}", to: "REMOTE:{FOLDER}"}}}}',
-        )
-    if isinstance(pair.target, VolumeEnd):
-        raise UsageError(f"the pair {name} goes to {pair.to_text}; --push takes one to a remote or a folder")
-    draft = draft_of(pair, Wish(), context)
-    check(draft, surroundings(draft, context), desk)
-    return pair
 
 
 def pushed(done: TrainReport, pair: Pair, context: Context, desk: Desk) -> TrainReport:

@@ -12,8 +12,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from comfymodal.project.check_links import check_links
+from comfymodal.project.keys import leaves, sections, without_names
 from comfymodal.project.problems import Problem, looks_secret, printable, project_error
-from comfymodal.project.schema import AS_WRITTEN, ENTRY, VERSION, Project, leaves, sections, without_names
+from comfymodal.project.schema import AS_WRITTEN, ENTRY, VERSION, Project
 from comfymodal.project.tree import Key, Node, dotted
 
 _WORDS = {

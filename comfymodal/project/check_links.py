@@ -9,8 +9,8 @@ import difflib
 from collections.abc import Iterator, Mapping
 
 from comfymodal.project.ends import Known, WrittenEnd, require_apart, require_known, split_end
+from comfymodal.project.keys import default_volume_names
 from comfymodal.project.problems import Mistake, Problem, printable
-from comfymodal.project.schema import default_volume_names
 from comfymodal.project.tree import Node, dotted
 
 

@@ -7,8 +7,8 @@ import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from comfymodal.project.keys import LeafKind, leaves
 from comfymodal.project.problems import Mark, Problem, printable
-from comfymodal.project.schema import LeafKind, leaves
 from comfymodal.project.tree import Node, Scalar, parse_scalar, parse_yaml
 from comfymodal.project.values import expand_path
 

@@ -13,9 +13,10 @@ from pydantic.json_schema import GenerateJsonSchema
 from comfymodal.errors import ProjectError
 from comfymodal.project.check import check_project
 from comfymodal.project.docs import describe_fields
+from comfymodal.project.keys import entry_names, leaves, models
 from comfymodal.project.layers import misspelt_variables, read_environment, read_flags
 from comfymodal.project.problems import Mark, Problem, printable, project_error
-from comfymodal.project.schema import LOCAL_ONLY, VERSION, Project, entry_names, leaves, models
+from comfymodal.project.schema import LOCAL_ONLY, VERSION, Project
 from comfymodal.project.tree import Node, parse_yaml
 
 FILE_NAMES = ("comfymodal.yaml", "comfymodal.yml")

@@ -336,7 +336,7 @@ def test_the_same_sync_again(tmp_path: Path) -> None:
 def test_a_push_takes_the_folder_of_its_run_and_nothing_else(tmp_path: Path) -> None:
     target = SyncTarget([COPIED])
     context = context_of(target, tmp_path)
-    pair = plan_push("renders", context, Clerk())
+    pair = plan_push("renders", "outputs", "runs", context, Clerk())
     done = push(pair, "run-1", context, Clerk())
     assert done.exit_code == 0
     assert target.jobs[0]["rules"]["include"] == ["/runs/run-1/**"]
@@ -355,10 +355,10 @@ def test_a_push_takes_the_folder_of_its_run_and_nothing_else(tmp_path: Path) -> 
 def test_a_push_needs_a_pair_that_begins_where_runs_lie(pair: str, words: str, tmp_path: Path) -> None:
     context = context_of(SyncTarget(), tmp_path, f"{REMOTES}sync: {{up: {pair}}}\n")
     with pytest.raises(UsageError, match=words):
-        plan_push("up", context, Clerk())
+        plan_push("up", "outputs", "runs", context, Clerk())
 
 
 def test_a_push_that_fails_raises_nothing(tmp_path: Path) -> None:
     context = context_of(SyncTarget([ServiceError("nobody answers")]), tmp_path)
-    done = push(plan_push("renders", context, Clerk()), "run-1", context, Clerk())
+    done = push(plan_push("renders", "outputs", "runs", context, Clerk()), "run-1", context, Clerk())
     assert (done.exit_code, done.pairs[0]["status"]) == (5, "failed")

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from comfymodal.errors import ProjectError
+from comfymodal.project.keys import leaves, sections
 from comfymodal.project.load import load_project
-from comfymodal.project.schema import leaves, sections
 
 SEED = 20240611
 ROUNDS = 600

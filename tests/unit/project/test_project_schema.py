@@ -9,8 +9,9 @@ import pytest
 
 from comfymodal.errors import NotFoundError, ProjectError
 from comfymodal.operations.config import ConfigRow, config_schema, show_config, validate_config
+from comfymodal.project.keys import leaves, sections
 from comfymodal.project.load import load_project
-from comfymodal.project.schema import AS_WRITTEN, DEPLOYED, LOCAL_ONLY, MODAL_ONLY, Project, leaves, sections
+from comfymodal.project.schema import AS_WRITTEN, DEPLOYED, LOCAL_ONLY, MODAL_ONLY, Project
 
 
 def objects(schema: dict[str, Any]) -> list[dict[str, Any]]:
