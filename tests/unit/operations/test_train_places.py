@@ -14,10 +14,11 @@ from comfymodal.errors import InputFileError, TrainingConfigError
 from comfymodal.operations.train_datasets import Library, look, read_places
 from comfymodal.operations.train_places import Placed, files_below, place_files
 from comfymodal.training.ai_toolkit.subject import subject_of
+from comfymodal.training.config import KeyPath
 from tests.unit.operations.test_train_check import Desk
 from tests.unit.training.pictures import add, fill, picture, save
 
-DATASET = ["config", "process", 0, "datasets", 0]
+DATASET: KeyPath = ("config", "process", 0, "datasets", 0)
 
 
 @dataclass(frozen=True, slots=True)
