@@ -77,12 +77,43 @@ class Placed:
         return {tuple(each["at"]): _text(each["from"]) for each in self.locations}
 
 
-def place_files(looked: Looked, subject: Subject, target: str, desk: Desk) -> Placed:
+@dataclass(slots=True)
+class Hashes:
+    """What was read of files that no report has: runs of a sweep share them, and a model of gigabytes takes seconds,
+    while the desk hears how far it is. Mutable; lives as long as one command.
+    """
+
+    desk: Desk
+    known: dict[tuple[Path, int, int], str] = field(default_factory=dict)
+    """By path, size and time of change."""
+
+    def read(self, folder: Path, paths: Iterable[str]) -> Iterator[DatasetFile]:
+        """Raises `InputFileError`."""
+        try:
+            states = {path: (folder / path).stat() for path in paths}
+            total, before = sum(state.st_size for state in states.values()), 0
+            for path, state in states.items():
+                key = (folder / path, state.st_size, state.st_mtime_ns)
+                if key not in self.known:
+                    self.known[key] = hash_file(folder / path, self._teller(path, before, total))
+                before += state.st_size
+                yield DatasetFile("media", folder, path, state.st_size, self.known[key])
+        except OSError as exc:
+            raise InputFileError(f"cannot read {exc.filename}: {exc.strerror or exc}") from exc
+
+    def _teller(self, path: str, before: int, total: int) -> Callable[[int], None]:
+        def tell(done: int) -> None:
+            told = {"done_bytes": before + done, "total_bytes": total, "name": path}
+            self.desk.event({"type": "hashing", **told})
+
+        return tell
+
+
+def place_files(looked: Looked, subject: Subject, target: str, hashes: Hashes) -> Placed:
     """Settle where each path of a checked config lies for a run on `target`. Reads what nobody has hashed yet.
 
     Raises `TrainingConfigError` for a path that names a whole volume, `InputFileError` for a file that cannot be read.
     """
-    hasher = _Hasher(desk)
     sends: dict[str, Send] = {}
     locations: list[dict[str, Any]] = []
     for found in looked.paths:
@@ -94,7 +125,7 @@ def place_files(looked: Looked, subject: Subject, target: str, desk: Desk) -> Pl
         if found.kind == "volume":
             where = _on_volume(found, subject)
         elif target != "local":
-            send, where = _sent(found, report, hasher)
+            send, where = _sent(found, report, hashes)
             sends[send.folder] = send
             sha256 = sha256 or send.sha256
         locations.append(
@@ -151,7 +182,7 @@ def _report_of(found: Found, looked: Looked, subject: Subject) -> DatasetReport 
     return None
 
 
-def _sent(found: Found, report: DatasetReport | None, hasher: _Hasher) -> tuple[Send, dict[str, str]]:
+def _sent(found: Found, report: DatasetReport | None, hashes: Hashes) -> tuple[Send, dict[str, str]]:
     source = Path(found.at)
     own = [file for file in report.files if file.folder == source] if report else []
     if own:
@@ -160,7 +191,7 @@ def _sent(found: Found, report: DatasetReport | None, hasher: _Hasher) -> tuple[
         return send, {"role": ROLE, "path": send.folder}
     is_folder = source.is_dir()
     paths = list(files_below(source)) if is_folder else [source.name]
-    files = list(hasher.read(source if is_folder else source.parent, paths))
+    files = list(hashes.read(source if is_folder else source.parent, paths))
     if is_folder and found.use.purpose == "dataset":
         send = _send(source, SETS, files)
         return send, {"role": ROLE, "path": send.folder}
@@ -180,31 +211,6 @@ def _send(source: Path, top: str, files: Sequence[DatasetFile], prefix: str = ""
         SentFile(f"{prefix}{path}", file.folder / path, file.size_bytes, file.sha256) for path, file in unique.items()
     )
     return Send(source, f"{top}/{sha256[:HASH_DIGITS]}", sha256, sent)
-
-
-@dataclass(slots=True)
-class _Hasher:
-    """Reads files that no report has; a model of gigabytes takes seconds, and the desk hears how far it is."""
-
-    desk: Desk
-
-    def read(self, folder: Path, paths: Iterable[str]) -> Iterator[DatasetFile]:
-        try:
-            sizes = {path: (folder / path).stat().st_size for path in paths}
-            total, before = sum(sizes.values()), 0
-            for path, size in sizes.items():
-                sha256 = hash_file(folder / path, self._teller(path, before, total))
-                before += size
-                yield DatasetFile("media", folder, path, size, sha256)
-        except OSError as exc:
-            raise InputFileError(f"cannot read {exc.filename}: {exc.strerror or exc}") from exc
-
-    def _teller(self, path: str, before: int, total: int) -> Callable[[int], None]:
-        def tell(done: int) -> None:
-            told = {"done_bytes": before + done, "total_bytes": total, "name": path}
-            self.desk.event({"type": "hashing", **told})
-
-        return tell
 
 
 _TELL_EVERY = 256

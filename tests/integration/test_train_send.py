@@ -20,7 +20,7 @@ from comfymodal.operations.context import Context, open_context
 from comfymodal.operations.parcels import packed
 from comfymodal.operations.train_datasets import Library, Looked, look, read_places
 from comfymodal.operations.train_gate import Keys, require_model
-from comfymodal.operations.train_places import Placed, place_files
+from comfymodal.operations.train_places import Hashes, Placed, place_files
 from comfymodal.operations.train_send import MARKER, open_volume, require_there, send
 from comfymodal.storage.ends import VolumeEnd
 from comfymodal.targets.modal.known_secrets import KnownSecret
@@ -84,7 +84,7 @@ class Desktop:
 
     def place(self, *datasets: str, **process: Any) -> Placed:
         subject = self.subject(*datasets, **process)
-        return place_files(self.look(subject), subject, "modal", self.clerk)
+        return place_files(self.look(subject), subject, "modal", Hashes(self.clerk))
 
     def send(self, placed: Placed) -> int:
         return len(send(placed, self.context, self.clerk))

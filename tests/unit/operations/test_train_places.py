@@ -12,7 +12,7 @@ import pytest
 
 from comfymodal.errors import InputFileError, TrainingConfigError
 from comfymodal.operations.train_datasets import Library, look, read_places
-from comfymodal.operations.train_places import Placed, files_below, place_files
+from comfymodal.operations.train_places import Hashes, Placed, files_below, place_files
 from comfymodal.training.ai_toolkit.subject import subject_of
 from comfymodal.training.config import KeyPath
 from tests.unit.operations.test_train_check import Desk
@@ -27,6 +27,7 @@ class Place:
 
     folder: Path
     desk: Desk
+    hashes: Hashes
 
     def __call__(self, target: str, *datasets: dict[str, Any], **process: Any) -> Placed:
         model = {"name_or_path": "org/model", "arch": "sdxl"}
@@ -35,13 +36,14 @@ class Place:
         environ = {"COMFYMODAL_STATE_DIR": str(self.folder / "state")}
         places = read_places(None, environ=environ, cwd=self.folder, flags={"target": target})
         looked = look(subject, (), self.folder, places, Library(self.desk))
-        return place_files(looked, subject, target, self.desk)
+        return place_files(looked, subject, target, self.hashes)
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     fill(tmp_path / "pictures")
-    return Place(tmp_path, Desk())
+    desk = Desk()
+    return Place(tmp_path, desk, Hashes(desk))
 
 
 def test_on_this_machine_everything_stays_where_it_is(place: Place) -> None:
@@ -176,9 +178,11 @@ def test_links_to_files_are_followed_and_links_to_folders_are_not(place: Place) 
     assert list(files_below(model)) == ["linked.png"]
 
 
-def test_what_takes_long_to_read_is_told(place: Place) -> None:
+def test_what_takes_long_to_read_is_told_and_read_once(place: Place) -> None:
     with (place.folder / "big.safetensors").open("wb") as stream:
         stream.truncate(300 << 20)
-    place("modal", {"folder_path": "./pictures"}, network={"pretrained_lora_path": "big.safetensors"})
+    for rank in (8, 16):
+        network = {"pretrained_lora_path": "big.safetensors", "linear": rank}
+        place("modal", {"folder_path": "./pictures"}, network=network)
     told = [event for event in place.desk.events if event["type"] == "hashing"]
     assert told == [{"type": "hashing", "done_bytes": 256 << 20, "total_bytes": 300 << 20, "name": "big.safetensors"}]
