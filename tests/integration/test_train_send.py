@@ -16,6 +16,7 @@ import pytest
 from modal.client import _Client
 
 from comfymodal.errors import BusyError, NotFoundError, NotReadyError, TransferError
+from comfymodal.jobs.train_stage import plan_staging
 from comfymodal.operations.context import Context, open_context
 from comfymodal.operations.parcels import packed
 from comfymodal.operations.train_datasets import Library, Looked, look, read_places
@@ -26,10 +27,12 @@ from comfymodal.storage.ends import VolumeEnd
 from comfymodal.targets.modal.known_secrets import KnownSecret
 from comfymodal.targets.modal.secrets import create_secret
 from comfymodal.targets.modal.volumes import Volumes
+from comfymodal.training.ai_toolkit.layout import CACHE_FOLDERS
 from comfymodal.training.ai_toolkit.subject import Subject, subject_of
 from tests.conftest import clean_environ
 from tests.doubles.modal_cloud.client import ModalCloud
 from tests.doubles.model_hub import TOKEN
+from tests.doubles.storage_place import FolderPlace
 from tests.unit.operations.sync_target import Clerk
 from tests.unit.training.pictures import fill
 
@@ -119,28 +122,43 @@ def test_a_dataset_is_sent_once_and_nothing_is_written_beside_it(desktop: Deskto
     (pictures / "_latent_cache").mkdir()
     (pictures / "_latent_cache/0.safetensors").write_bytes(b"cache")
     (pictures / "notes.psd").write_bytes(b"not read")
-    (desktop.folder / "start.safetensors").write_bytes(b"weights")
-    network = {"pretrained_lora_path": "start.safetensors"}
     before = files_of(pictures)
-    placed = desktop.place("./pictures", network=network)
-    first, second = desktop.send(placed), desktop.send(desktop.place("./pictures", network=network))
+    placed = desktop.place("./pictures")
+    first, second = desktop.send(placed), desktop.send(desktop.place("./pictures"))
 
-    assert (first, second) == (2, 0)
-    sent, lora = placed.sends
-    assert (desktop.volume / lora.folder / "start.safetensors").read_bytes() == b"weights"
+    assert (first, second) == (1, 0)
+    (sent,) = placed.sends
     there = files_of(desktop.volume / sent.folder)
     marker = json.loads(there.pop(MARKER))
     wanted = {path: data for path, data in before.items() if not path.startswith(("_latent", "notes"))}
     assert there == wanted
     assert (marker["sha256"], marker["files"], marker["size_bytes"]) == (sent.sha256, 12, sent.size_bytes)
     assert files_of(pictures) == before
-    # A run for each upload, and the links it was made of are gone.
-    assert desktop.sync_runs()[-1] == f"sync {pictures} -> datasets:/{sent.folder}"
-    assert len(desktop.sync_runs()) == 2
+    # One run for the one upload, and the links it was made of are gone.
+    assert desktop.sync_runs() == [f"sync {pictures} -> datasets:/{sent.folder}"]
     assert {path.suffix for path in (desktop.folder / "state/parcels").iterdir()} == {".lock"}
     told = desktop.clerk.of_type("pair")
-    assert [event["here"] for event in told] == [str(pictures), str(desktop.folder / "start.safetensors")]
+    assert [event["here"] for event in told] == [str(pictures)]
     assert desktop.clerk.of_type("transfer")
+
+
+def test_what_was_sent_is_what_the_job_finds(desktop: Desktop) -> None:
+    (desktop.folder / "start.safetensors").write_bytes(b"weights")
+    placed = desktop.place("./pictures", network={"pretrained_lora_path": "start.safetensors"})
+    desktop.send(placed)
+    container = FolderPlace(desktop.folder / "container", {})
+    (desktop.folder / "container").mkdir()
+    container.volumes["datasets"].symlink_to(desktop.volume)
+    job = json.loads(json.dumps({"locations": placed.locations}))
+    staging = plan_staging(job, container, desktop.folder / "scratch", CACHE_FOLDERS)
+    staging.bring()
+
+    pictures, weights = (location.at for location in staging.locations)
+    assert files_of(pictures) == files_of(desktop.folder / "pictures")
+    assert weights.read_bytes() == b"weights"
+    assert weights.is_relative_to(container.volumes["datasets"])
+    assert staging.expected_images == {str(pictures): 6}
+    assert list(staging.texts) == list(placed.texts)
 
 
 def test_what_was_cut_off_is_completed_and_what_is_wrong_there_is_replaced(desktop: Desktop) -> None:
