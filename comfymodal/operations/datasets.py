@@ -11,6 +11,7 @@ from comfymodal.operations.context import Context
 from comfymodal.operations.desk import Desk
 from comfymodal.operations.models_place import VolumePlace
 from comfymodal.operations.train_datasets import Library, Places, finding_views, report_view
+from comfymodal.operations.train_places import FILES, SETS
 from comfymodal.operations.train_results import DatasetChecked, DatasetRow, DatasetsListed
 from comfymodal.operations.train_source import read_source
 from comfymodal.training.ai_toolkit.accept import Wishes, accept
@@ -76,16 +77,21 @@ def list_datasets(context: Context) -> DatasetsListed:
     place = VolumePlace(context, "datasets")
     rows: dict[str, list[int]] = {}
     for path, size in place.files():
-        top, slash, _ = path.partition("/")
         if path.startswith(".") or "/." in path:
             continue
-        counts = rows.setdefault(top if slash else "", [0, 0, 0, 0])
+        counts = rows.setdefault(_row_of(path), [0, 0, 0, 0])
         suffix = PurePosixPath(path).suffix.lower()
         for index, suffixes in enumerate((PICTURES, VIDEOS, CAPTIONS)):
             counts[index] += suffix in suffixes
         counts[3] += size
     found = tuple(DatasetRow(folder, *counts) for folder, counts in sorted(rows.items()))
     return DatasetsListed(place.words, found, sum(row.size_bytes for row in found))
+
+
+def _row_of(path: str) -> str:
+    """The folder whose row a file counts in: each of those that trainings sent is one of its own."""
+    parts = path.split("/")[:-1]
+    return "/".join(parts[: 2 if parts[:1] in ([SETS], [FILES]) else 1])
 
 
 def _folder(request: DatasetRequest, places: Places) -> tuple[Path, str]:

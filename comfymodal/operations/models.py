@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from comfymodal.errors import CancelledError, NotFoundError, NotReadyError, UsageError
@@ -25,7 +25,7 @@ from comfymodal.operations.models_results import (
 )
 from comfymodal.operations.views import iso_time
 from comfymodal.runs.ledger import Ledger, Run
-from comfymodal.storage.library import Library, Model, in_folder, named_in
+from comfymodal.storage.library import Library, Model, in_folder, named_in, note_path
 from comfymodal.storage.names import refusal_of
 from comfymodal.storage.safetensors import read_facts
 from comfymodal.workflow.wording import did_you_mean, listed, near_names, sentences
@@ -109,15 +109,20 @@ def model_info(name: str, context: Context) -> ModelInfo:
 
 
 def remove_models(names: Iterable[str], context: Context, desk: Desk, *, is_dry_run: bool) -> Tidied:
-    """Move models to the volume's trash; asks."""
+    """Move models to the volume's trash, with the notes of where they come from; asks."""
     place = VolumePlace(context)
     library = place.library()
     models = list({model.path: model for model in (require_model(library, name) for name in names)}.values())
-    items = [{"path": model.path, "size_bytes": model.size_bytes} for model in models]
+    notes = library.notes_of(models)
+    items: list[dict[str, Any]] = []
+    for model in models:
+        items.append({"path": model.path, "size_bytes": model.size_bytes})
+        if note := notes.get(model):
+            items.append({"path": note, "size_bytes": library.notes[note]})
     if is_dry_run:
         return planned("trash", place.words, items)
     question = Question(
-        summary=f"{_number(items)} of {place.words} would go to its trash",
+        summary=f"{_number(models)} of {place.words} would go to its trash",
         details=tuple(model.path for model in models),
         ask="Move them there?" if len(models) > 1 else "Move it there?",
     )
@@ -127,7 +132,10 @@ def remove_models(names: Iterable[str], context: Context, desk: Desk, *, is_dry_
 
 
 def move_model(name: str, to: str, context: Context, desk: Desk, *, is_dry_run: bool) -> Tidied:
-    """Give a model another name or folder. Raises `UsageError` for one that ComfyUI would not look in."""
+    """Give a model another name or folder, and its note with it.
+
+    Raises `UsageError` for one that ComfyUI would not look in, or that is taken.
+    """
     place = VolumePlace(context)
     library = place.library()
     model = require_model(library, name)
@@ -136,7 +144,13 @@ def move_model(name: str, to: str, context: Context, desk: Desk, *, is_dry_run: 
         raise UsageError(f"{target} is its name already")
     if any(other.path == target for other in library.models):
         raise UsageError(f"there is a {target} already", hint=f"first: comfymodal models rm {target}")
-    items = [{"path": model.path, "to": target, "size_bytes": model.size_bytes}]
+    items: list[dict[str, Any]] = [{"path": model.path, "to": target, "size_bytes": model.size_bytes}]
+    if note := library.notes_of([model]).get(model):
+        other = note_path(target)
+        if other in library.notes and other != note:
+            raise UsageError(f"there is a note {other} already, of another model", hint="choose another name")
+        if other != note:
+            items.append({"path": note, "to": other, "size_bytes": library.notes[note]})
     if is_dry_run:
         return planned("move", place.words, items)
     return tidy("move", {"role": "models", "items": items}, place.words, context, desk)
@@ -218,6 +232,5 @@ def _bytes(models: Iterable[Model]) -> int:
     return sum(model.size_bytes for model in models)
 
 
-def _number(items: list[dict[str, Any]]) -> str:
-    size = sum(int(item["size_bytes"]) for item in items)
-    return f"{len(items)} model{'' if len(items) == 1 else 's'} ({size_words(size)})"
+def _number(models: Sequence[Model]) -> str:
+    return f"{len(models)} model{'' if len(models) == 1 else 's'} ({size_words(_bytes(models))})"

@@ -37,7 +37,7 @@ from comfymodal.operations.sync_jobs import (
 from comfymodal.operations.sync_results import PairView, PathView, SyncReport
 from comfymodal.operations.waiting import Waiting
 from comfymodal.runs.ledger import Run
-from comfymodal.storage.ends import VolumeEnd
+from comfymodal.storage.ends import FolderEnd, VolumeEnd
 from comfymodal.storage.plan import MAX_DELETED_SHARE
 
 SHOWN_DELETIONS = 20
@@ -96,6 +96,18 @@ def plan_push(name: str, role: str, folder: str, context: Context, desk: Desk) -
     draft = draft_of(pair, Wish(), context)
     check(draft, surroundings(draft, context), desk)
     return pair
+
+
+def bring(pair: Pair, wish: Wish, context: Context, desk: Desk, *, may_force: bool = False) -> SyncReport:
+    """Sync one pair that another command needs in step; failures after its start are in the report."""
+    draft = draft_of(pair, wish, context)
+    around = surroundings(draft, context)
+    check(draft, around, desk)
+    # Of the folder the operator is told what the pair calls it: it may stand for others.
+    ends = [end for end in (draft.here, draft.there) if not isinstance(end, FolderEnd)]
+    there = place_words(ends[0], draft.target, around) if ends else pair.to_text
+    desk.event({"type": "pair", "name": draft.name, "here": pair.from_text, "there": there})
+    return _attempt(draft, around, desk, waiting=Waiting(), may_force=may_force)
 
 
 def push(pair: Pair, run_id: str, context: Context, desk: Desk) -> SyncReport:
@@ -163,6 +175,10 @@ def _guarded(draft: Draft, context: Context, desk: Desk, *, waiting: Waiting, ma
             "there": place_words(draft.there, draft.target, context),
         }
     )
+    return _attempt(draft, context, desk, waiting=waiting, may_force=may_force)
+
+
+def _attempt(draft: Draft, context: Context, desk: Desk, *, waiting: Waiting, may_force: bool) -> SyncReport:
     try:
         if draft.mode == "run" and draft.job["rules"]["delete"]:
             return _with_deletions(draft, context, desk, waiting=waiting, may_force=may_force)

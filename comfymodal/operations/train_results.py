@@ -150,8 +150,29 @@ class DatasetChecked:
 
 
 @dataclass(frozen=True, slots=True)
+class DatasetPushed:
+    """A folder that was checked and sent. `path` is what a config says of it, `volume:/people`; `place`: where that is.
+
+    Counts are of files; nothing was sent where `error` says that the check found problems.
+    """
+
+    path: str
+    place: str
+    dataset: DatasetView
+    rules: str
+    problems: tuple[ProblemView, ...]
+    copied: int
+    same: int
+    deleted: int
+    copied_bytes: int
+    is_dry_run: bool
+    error: Mapping[str, Any] | None
+    exit_code: int
+
+
+@dataclass(frozen=True, slots=True)
 class DatasetRow:
-    """One folder at the top of the datasets volume, with all below it."""
+    """One folder of the datasets volume, with all below it: at its top, or one of those named by their contents."""
 
     folder: str
     pictures: int

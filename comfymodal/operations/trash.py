@@ -18,6 +18,7 @@ from comfymodal.operations.models_results import Tidied, TrashListed, TrashRow
 from comfymodal.operations.views import iso_time
 from comfymodal.storage.ends import RemoteEnd, VolumeEnd, end_to_dict
 from comfymodal.storage.keys import key_names
+from comfymodal.storage.library import note_path
 from comfymodal.storage.trash import TRASH, Trashed
 from comfymodal.workflow.wording import did_you_mean, listed, near_names, sentences
 
@@ -141,8 +142,14 @@ def _named(names: Sequence[str], kept: Sequence[Kept]) -> list[Kept]:
             raise NotFoundError(
                 f"{name} is not in the trash", hint=sentences(did_you_mean(near), "comfymodal trash list"), near=near
             )
+        # A model comes back with its note, if that went when it did.
+        found += [each for each in kept if any(_is_note(each, of) for of in found)]
         chosen |= {(str(end), item.path): (end, item) for end, item in found}
     return list(chosen.values())
+
+
+def _is_note(one: Kept, of: Kept) -> bool:
+    return (one[0], one[1].stamp, one[1].path) == (of[0], of[1].stamp, note_path(of[1].path))
 
 
 def _carry_out(

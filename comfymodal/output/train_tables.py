@@ -7,6 +7,7 @@ from typing import Any
 
 from comfymodal.operations.train_results import (
     DatasetChecked,
+    DatasetPushed,
     DatasetsListed,
     DatasetView,
     NeedsView,
@@ -27,7 +28,7 @@ LONGEST_VALUE = 60
 
 def train_lines(result: Any) -> list[str]:
     """What stands above the table: every problem with its hint."""
-    if not isinstance(result, (TrainChecked, TrainFixed, DatasetChecked)):
+    if not isinstance(result, (TrainChecked, TrainFixed, DatasetChecked, DatasetPushed)):
         return []
     return [line for problem in result.problems for line in _problem_lines(problem)]
 
@@ -41,6 +42,8 @@ def train_table(result: Any) -> tuple[tuple[str, ...], Rows] | None:
             return (), _fixed_rows(result)
         case DatasetChecked():
             return (), [("rules", f"of {result.rules}"), *_dataset_rows(result.dataset)]
+        case DatasetPushed():
+            return (), [*_dataset_rows(result.dataset), *_pushed_rows(result)]
         case DatasetsListed():
             return ("dataset", "pictures", "captions", "size"), _listed_rows(result)
         case _:
@@ -51,6 +54,8 @@ def train_end(result: Any) -> list[str]:
     """The last lines: what to do next."""
     if isinstance(result, TrainChecked) and result.can_fix:
         return [f"hint: comfymodal train {result.config} --fix writes a corrected copy"]
+    if isinstance(result, DatasetPushed) and result.error is None and not result.is_dry_run:
+        return [f"a training config now may say: dataset: {result.path}"]
     return training_end(result)
 
 
@@ -185,6 +190,16 @@ def _cut(value: str | None) -> str:
     if value is None:
         return "nothing"
     return value if len(value) <= LONGEST_VALUE else f"{value[: LONGEST_VALUE - 3]}..."
+
+
+def _pushed_rows(pushed: DatasetPushed) -> Rows:
+    if pushed.error is not None:
+        return []
+    would = "would be " if pushed.is_dry_run else ""
+    parts = [f"{count(pushed.copied, 'file')} {would}sent ({bytes_in_words(pushed.copied_bytes)})"]
+    parts += [f"{pushed.same} there before"] if pushed.same else []
+    parts += [f"{pushed.deleted} {would}deleted"] if pushed.deleted else []
+    return [(pushed.path, f"{', '.join(parts)}, in {pushed.place}")]
 
 
 def _listed_rows(listed: DatasetsListed) -> Rows:

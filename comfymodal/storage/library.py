@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from comfymodal.storage.filters import Filter
@@ -55,20 +55,41 @@ class Library:
     models: tuple[Model, ...]
     unfinished_bytes: int
     trash_bytes: int
+    notes: Mapping[str, int] = field(default_factory=dict)
+    """Bytes of the notes beside models, by path."""
+
+    def notes_of(self, models: Collection[Model]) -> dict[Model, str]:
+        """The note that goes where its model goes; it stays while another model of that name does."""
+        staying = {note_path(model.path) for model in self.models if model not in models}
+        found: dict[Model, str] = {}
+        for model in models:
+            note = note_path(model.path)
+            if note in self.notes and note not in staying and note not in found.values():
+                found[model] = note
+        return found
+
+
+def note_path(path: str) -> str:
+    """Where the note of a model is: `loras/anna.safetensors` -> `loras/anna.comfymodal.json`."""
+    folder, slash, name = path.rpartition("/")
+    stem = name.rpartition(".")[0] or name
+    return f"{folder}{slash}{stem}{SIDECAR_SUFFIX}"
 
 
 def read_library(files: Iterable[tuple[str, int]], folders: Folders) -> Library:
     """From path and size of every file of the volume, ours and half-written ones too."""
     keep = Filter()
-    models, unfinished, trashed = [], 0, 0
+    models, unfinished, trashed, notes = [], 0, 0, {}
     for path, size in sorted(files):
         if path.startswith(f"{OWN_FOLDER}/"):
             trashed += size if path.startswith(f"{OWN_FOLDER}/trash/") else 0
         elif path.endswith(PARTIAL_SUFFIX):
             unfinished += size
+        elif path.endswith(SIDECAR_SUFFIX):
+            notes[path] = size
         elif keep.accepts(path) and not _is_clutter(path, size):
             models.append(model_at(path, size, folders))
-    return Library(tuple(models), unfinished, trashed)
+    return Library(tuple(models), unfinished, trashed, notes)
 
 
 def model_at(path: str, size_bytes: int, folders: Folders) -> Model:
@@ -146,6 +167,4 @@ def _parents(name: str) -> Iterator[str]:
 
 def _is_clutter(path: str, size: int) -> bool:
     name = path.rpartition("/")[2]
-    if name.endswith(SIDECAR_SUFFIX):
-        return True
     return any(part.startswith(".") for part in path.split("/")) or (size == 0 and bool(_PLACEHOLDER.fullmatch(name)))

@@ -21,6 +21,9 @@ CIVITAI = "https://civitai.com"
 
 FORMS = "https://..., hf:owner/repo/file[@revision], civitai:VERSION_ID or REMOTE:path"
 
+ASK_S = 15.0
+"""How long a question may take that only saves the operator a late failure."""
+
 _CIVITAI_FOLDERS = {
     "checkpoint": "checkpoints",
     "lora": "loras",
@@ -107,6 +110,20 @@ def look_up(source: Source, environ: Mapping[str, str]) -> Found:
     name = named if source.kind == "huggingface" else facts.filename or named
     hashes = {"sha256": facts.sha256} if facts.sha256 else {}
     return Found(source, name or None, None, facts.size_bytes, hashes)
+
+
+def require_repository(repository: str, environ: Mapping[str, str], *, timeout_s: float = ASK_S) -> None:
+    """Ask Hugging Face whether `owner/name` opens to the token in `HF_TOKEN`; nothing of it is read.
+
+    Raises `NotReadyError` (with `status` 401: no token of this hub; 403: its account did not accept the licence),
+    `NotFoundError` where there is none that this account may see, `TryAgainError`, `ServiceError`.
+    """
+    hub = (environ.get("HF_ENDPOINT") or HUGGING_FACE).rstrip("/")
+    # What its own library asks (`HfApi.auth_check`); some files of a gated repository open to everybody.
+    url = require_web_address(f"{hub}/api/models/{quote(repository)}/auth-check")
+    source = Source("huggingface", f"hf:{repository}", url, repository, f"{hub}/{repository}")
+    with open_url(url, access=source.access(environ), timeout_s=timeout_s):
+        return
 
 
 def a_page(label: str) -> ServiceError:

@@ -244,7 +244,7 @@ def _refusal(response: Any, url: str, access: Access | None) -> Exception:
     told = f"{shown_url(url)}: {said}"
     is_own = access is not None and origin_of(url) == access.origin
     if status in (401, 403) and access is not None and is_own:
-        return _locked(url, access, said)
+        return _locked(url, access, said, status=status)
     if status in (401, 403):
         if access is not None:
             # A signed address of the file's store: it may be too old, and the next one is fresh.
@@ -257,11 +257,13 @@ def _refusal(response: Any, url: str, access: Access | None) -> Exception:
     return ServiceError(told)
 
 
-def _locked(url: str, access: Access, said: str) -> NotReadyError:
+def _locked(url: str, access: Access, said: str, *, status: int = 401) -> NotReadyError:
     having = "the token in" if access.token else "there is no"
     wanting = "does not open it" if access.token else "here"
     return NotReadyError(
-        f"{host_of(url)} does not give the file: {said} ({having} {access.variable} {wanting})", hint=access.hint
+        f"{host_of(url)} does not give the file: {said} ({having} {access.variable} {wanting})",
+        hint=access.hint,
+        status=status,
     )
 
 

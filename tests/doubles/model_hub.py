@@ -41,6 +41,8 @@ class ModelHub:
     store_url: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
     gated: set[str] = field(default_factory=set)
+    unaccepted: set[str] = field(default_factory=set)
+    """Gated repositories whose licence the account of the token did not accept."""
     versions: dict[str, dict[str, Any]] = field(default_factory=dict)
     faults: list[tuple[str, Any]] = field(default_factory=list)
     hub_faults: list[tuple[str, Any]] = field(default_factory=list)
@@ -103,10 +105,30 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200 if version else 404, json.dumps(version or {"error": "Model not found"}).encode())
         elif found := re.fullmatch(r"/api/download/models/(\d+)", path):
             self._civitai(f"civitai/{found[1]}", is_open=is_open)
+        elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/auth-check", path):
+            self._auth_check(found[1], headers.get("authorization"))
         elif found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             self._resolve(f"{found[1]}/{found[3]}", found[1], is_open=is_open)
         else:
             self._answer(404, b"{}")
+
+    def _auth_check(self, repository: str, authorization: str | None) -> None:
+        is_known = any(name.startswith(f"{repository}/") for name in self.hub.files)
+        if authorization not in (None, f"Bearer {TOKEN}"):
+            self._refuse(401, "", "Invalid credentials in Authorization header")
+        elif not is_known:
+            # To whoever shows no token the hub does not say which of both it is.
+            self._refuse(404 if authorization else 401, "RepoNotFound", "Repository not found")
+        elif repository in self.hub.unaccepted:
+            self._refuse(403, "GatedRepo", f"Access to model {repository} is restricted")
+        elif repository in self.hub.gated and authorization is None:
+            self._refuse(401, "GatedRepo", f"Access to model {repository} is restricted")
+        else:
+            self._answer(200, b"{}")
+
+    def _refuse(self, status: int, code: str, message: str) -> None:
+        more = {"X-Error-Code": code, "X-Error-Message": message}
+        self._answer(status, json.dumps({"error": message}).encode(), more)
 
     def _resolve(self, name: str, repository: str, *, is_open: bool) -> None:
         content = self.hub.files.get(name)

@@ -68,6 +68,27 @@ def test_a_model_is_added_listed_moved_thrown_away_and_brought_back(models_cli: 
     assert shown["result"]["action"] == "already_there"
 
 
+def test_a_trained_model_takes_its_note_along(models_cli: Cli) -> None:
+    loras = volume(models_cli) / "loras"
+    loras.mkdir(parents=True)
+    (loras / "anna.safetensors").write_bytes(b"weights")
+    (loras / "anna.comfymodal.json").write_text('{"version": 1}')
+    moved = models_cli("models", "mv", "anna.safetensors", "loras/people/")
+    after_move = sorted(path.relative_to(loras).as_posix() for path in loras.rglob("*.*"))
+    removed = models_cli("models", "rm", "anna.safetensors", "--yes", "--json")
+    is_empty = not list(loras.rglob("*.*"))
+    back = models_cli("trash", "restore", "loras/people/anna.safetensors")
+
+    assert (moved.code, removed.code, back.code) == (0, 0, 0), moved.stderr + removed.stderr + back.stderr
+    assert after_move == ["people/anna.comfymodal.json", "people/anna.safetensors"]
+    assert [path["path"] for path in removed.json["data"]["paths"]] == [
+        "loras/people/anna.safetensors",
+        "loras/people/anna.comfymodal.json",
+    ]
+    assert is_empty
+    assert (loras / "people/anna.comfymodal.json").read_text() == '{"version": 1}'
+
+
 def test_a_token_from_env_opens_a_gated_model_and_is_seen_nowhere(models_cli: Cli, hub: ModelHub) -> None:
     hub.gated.add("owner/repo")
     locked = models_cli("models", "add", SOURCE, "--json")

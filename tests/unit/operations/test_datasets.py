@@ -10,6 +10,7 @@ import pytest
 from comfymodal.errors import NotFoundError, TrainingConfigError, UsageError
 from comfymodal.operations.context import open_context
 from comfymodal.operations.datasets import DatasetRequest, check_folder, list_datasets
+from comfymodal.operations.datasets_push import PushRequest, push_dataset
 from comfymodal.operations.train_datasets import read_places
 from comfymodal.operations.train_results import DatasetChecked, DatasetRow
 from tests.unit.operations.test_train_check import SHORT, Desk
@@ -113,6 +114,38 @@ def test_the_volume_is_listed_by_its_folders(tmp_path: Path) -> None:
         DatasetRow("people", 4, 0, 3, people),
     )
     assert listed.size_bytes == people + 7
+
+
+def test_what_trainings_sent_is_listed_by_its_content(tmp_path: Path) -> None:
+    volume = tmp_path / VOLUME
+    fill(volume / "sets/0123456789abcdef", 2)
+    (volume / "sets/0123456789abcdef/.complete.json").write_bytes(b"{}")
+    fill(volume / "sets/fedcba9876543210", 3)
+    (volume / "files/00aa").mkdir(parents=True)
+    (volume / "files/00aa/x.safetensors").write_bytes(b"12345")
+    listed = list_datasets(open_context(None, environ=environ(tmp_path), cwd=tmp_path))
+    assert [(row.folder, row.pictures) for row in listed.datasets] == [
+        ("files/00aa", 0),
+        ("sets/0123456789abcdef", 2),
+        ("sets/fedcba9876543210", 3),
+    ]
+
+
+@pytest.mark.parametrize("name", ["", "/", "..", "../up", "sets", "sets/x", "files", ".hidden", "a/.b", "a//b", "a\nb"])
+def test_names_that_no_dataset_can_have(tmp_path: Path, name: str) -> None:
+    fill(tmp_path / "pictures")
+    request = PushRequest(DatasetRequest("pictures", tmp_path), name)
+    places = read_places(None, environ=environ(tmp_path), cwd=tmp_path)
+    with pytest.raises(UsageError, match="cannot be a dataset's name"):
+        push_dataset(request, places, open_context(None, environ=environ(tmp_path), cwd=tmp_path), Desk())
+    assert not (tmp_path / "state").exists()
+
+
+def test_what_is_on_the_volume_is_not_pushed_there(tmp_path: Path) -> None:
+    places = read_places(None, environ=environ(tmp_path), cwd=tmp_path)
+    request = PushRequest(DatasetRequest("volume:/people", tmp_path))
+    with pytest.raises(UsageError, match="volume:/people is on the volume"):
+        push_dataset(request, places, open_context(None, environ=environ(tmp_path), cwd=tmp_path), Desk())
 
 
 def test_an_empty_volume_has_no_datasets(tmp_path: Path) -> None:

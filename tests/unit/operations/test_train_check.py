@@ -85,9 +85,14 @@ def test_a_sound_training_is_told_whole(folder: Path) -> None:
     assert desk.events[-1] == {"type": "reading", "folder": str(folder / "pictures"), "done": 12, "total": 12}
 
 
-@pytest.mark.parametrize("path", [FLUX, SDXL], ids=["flux", "sdxl"])
-def test_the_configs_of_this_repository_pass(folder: Path, path: Path) -> None:
-    assert errors(check(folder, path.read_text())) == []
+@pytest.mark.parametrize(("path", "right"), [(FLUX, {"gated"}), (SDXL, set())], ids=["flux", "sdxl"])
+def test_the_configs_of_this_repository_pass_in_place(tmp_path: Path, path: Path, right: set[str]) -> None:
+    places = read_places(None, environ={"COMFYMODAL_STATE_DIR": str(tmp_path)}, cwd=tmp_path)
+    checked = check_training(TrainRequest(Path(path.name), path.parent), places, Desk())
+    assert errors(checked) == []
+    assert {problem.kind for problem in checked.problems if problem.severity == "warning"} == right
+    (dataset,) = checked.plans[0].datasets
+    assert (dataset.pictures, dataset.captions) == (10, 10)
 
 
 def test_the_guides_config_is_refused_with_each_fault_and_a_way_out(folder: Path) -> None:
@@ -234,7 +239,8 @@ def test_json_may_be_indented_with_tabs(folder: Path) -> None:
 
 
 def test_a_dry_run_shows_what_a_run_changes_and_on_modal_what_it_costs(folder: Path) -> None:
-    here = check(folder, SDXL.read_text(), set_=("train.lr=3e-4",), is_dry_run=True).plans[0]
+    text = SDXL.read_text().replace("../lora-flux/pictures", "./pictures")
+    here = check(folder, text, set_=("train.lr=3e-4",), is_dry_run=True).plans[0]
     changes = {change.key: (change.old, change.new) for change in here.changes}
     assert changes["train.lr"] == ("0.0001", "0.0003")
     assert changes["training_folder"] == ('"output"', '"/tmp/run"')
@@ -243,7 +249,7 @@ def test_a_dry_run_shows_what_a_run_changes_and_on_modal_what_it_costs(folder: P
     assert all(change.reason for change in here.changes)
     assert here.needs is not None
     assert here.needs.cost is None
-    modal = check(folder, SDXL.read_text(), is_dry_run=True, project="target: modal\n").plans[0].needs
+    modal = check(folder, text, is_dry_run=True, project="target: modal\n").plans[0].needs
     assert modal is not None
     assert modal.cost is not None
     assert float(modal.cost.low_usd) < float(modal.cost.usd) < float(modal.cost.high_usd)

@@ -8,6 +8,7 @@ from typing import Any
 from comfymodal.operations.train_results import (
     CostView,
     DatasetChecked,
+    DatasetPushed,
     DatasetRow,
     DatasetsListed,
     DatasetView,
@@ -149,6 +150,18 @@ def test_datasets_checked_and_listed() -> None:
         ("(no folder)", "0 pictures, 1 video", "0 captions", "100 B"),
         ("2 datasets in folder /d", "", "", "1.0 kB"),
     ]
+
+
+def test_a_dataset_that_was_pushed_says_what_configs_call_it() -> None:
+    pushed = DatasetPushed("volume:/people", "volume v", SEEN, "flux", (), 2, 9, 1, 900, False, None, 0)
+    assert rows(pushed)[-1] == ("volume:/people", "2 files sent (900 B), 9 there before, 1 deleted, in volume v")
+    assert train_end(pushed) == ["a training config now may say: dataset: volume:/people"]
+    planned = replace(pushed, is_dry_run=True, same=0)
+    assert rows(planned)[-1] == ("volume:/people", "2 files would be sent (900 B), 1 would be deleted, in volume v")
+    assert train_end(planned) == []
+    refused = replace(pushed, error={"code": "input_file", "message": "x", "hint": None}, exit_code=3)
+    assert "volume:/people" not in [row[0] for row in rows(refused)]
+    assert train_end(refused) == []
 
 
 def test_other_results_are_not_told_here() -> None:

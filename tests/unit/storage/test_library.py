@@ -5,7 +5,16 @@ from typing import Any
 import pytest
 
 from comfymodal.comfyui.server import LEGACY_MODEL_FOLDERS, MODEL_FOLDERS
-from comfymodal.storage.library import Folders, Library, find_models, in_folder, named_in, read_library, split_folder
+from comfymodal.storage.library import (
+    Folders,
+    Library,
+    find_models,
+    in_folder,
+    named_in,
+    note_path,
+    read_library,
+    split_folder,
+)
 
 FOLDERS = Folders(MODEL_FOLDERS, {old: new for new, olds in LEGACY_MODEL_FOLDERS.items() for old in olds})
 
@@ -50,6 +59,20 @@ def test_what_is_no_model_is_counted_apart_or_left_out() -> None:
 
     assert [model.path for model in found.models] == ["loras/a.safetensors"]
     assert (found.unfinished_bytes, found.trash_bytes) == (4, 7)
+
+
+def test_notes_are_no_models_and_go_with_the_last_of_theirs() -> None:
+    found = library("loras/a.safetensors", "loras/a.ckpt", "loras/a.comfymodal.json", "loras/b.v1.safetensors")
+    by_name = {model.name: model for model in found.models}
+
+    assert sorted(by_name) == ["a.ckpt", "a.safetensors", "b.v1.safetensors"]
+    assert found.notes == {"loras/a.comfymodal.json": 10}
+    assert found.notes_of([by_name["a.ckpt"]]) == {}
+    assert found.notes_of([by_name["a.ckpt"], by_name["a.safetensors"]]) == {
+        by_name["a.ckpt"]: "loras/a.comfymodal.json"
+    }
+    assert note_path("loras/b.v1.safetensors") == "loras/b.v1.comfymodal.json"
+    assert note_path("lost") == "lost.comfymodal.json"
 
 
 def test_a_folder_is_asked_for_by_either_name_and_by_what_is_below_it() -> None:
