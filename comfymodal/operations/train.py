@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from comfymodal.errors import UsageError
+from comfymodal.errors import ConflictError, UsageError
 from comfymodal.jobs.train_publish import FOLDER
 from comfymodal.operations.collect import require_writable
 from comfymodal.operations.context import Context
 from comfymodal.operations.desk import Desk
 from comfymodal.operations.follow import submit
+from comfymodal.operations.keys import with_keys
 from comfymodal.operations.money import price_train
 from comfymodal.operations.ready import ready_setup
 from comfymodal.operations.sync import plan_push
 from comfymodal.operations.train_check import Examined, TrainRequest, examine
 from comfymodal.operations.train_datasets import places_of
 from comfymodal.operations.train_end import TrainEnding
-from comfymodal.operations.train_jobs import More, TrainWish, build_more, build_run, require_training
+from comfymodal.operations.train_gate import TOKEN_NAMES, require_model
+from comfymodal.operations.train_jobs import More, Ready, TrainWish, build_more, build_run, require_training
+from comfymodal.operations.train_places import Hashes, place_files
 from comfymodal.operations.train_push import pushed
 from comfymodal.operations.train_results import SweepReport, TrainChecked, TrainReport
+from comfymodal.operations.train_send import require_there, send
 from comfymodal.operations.train_sweep import Reserved, run_sweep
 from comfymodal.runs.ledger import Run
 
@@ -38,12 +43,19 @@ def train(
         return examined.checked
     _require_one(examined, wish)
     _warn(examined, desk)
-    ready_setup("train", context, desk)
     before = _before(wish, context)
-    runs = [build_run(found, examined.source, wish, context, before) for found in examined.runs]
+    context = with_keys(context, TOKEN_NAMES)
+    ready_setup("train", context, desk)
+    ready = _make_ready(examined, context, desk)
+    runs = [build_run(each, wish, context, before) for each in ready]
     require_writable(Path(runs[0].request["folder"]))
+    if before is None:
+        _require_free_names(runs, context)
     share = None if wish.max_cost is None else wish.max_cost // len(runs)
     reserved = [_reserved(run, share, context, desk) for run in runs]
+    if context.target.name == "modal":
+        for each in ready:
+            send(each.placed, context, desk)
     if len(reserved) > 1:
         return run_sweep(reserved, wish.waiting, context, desk)
     (one,) = reserved
@@ -62,6 +74,32 @@ def resume(name: str, more: More, context: Context, desk: Desk) -> TrainReport:
     ready_setup("train", context, desk)
     one = _reserved(run, more.max_cost, context, desk)
     return submit(one.run, context, desk, TrainEnding(), waiting=more.waiting, reserve=one.reserve)
+
+
+def _make_ready(examined: Examined, context: Context, desk: Desk) -> list[Ready]:
+    """Raises what would keep a training from finding its models and its data."""
+    hashes, ready = Hashes(desk), list[Ready]()
+    for found in examined.runs:
+        keys = require_model(found.looked, context, desk)
+        if context.target.name == "modal":
+            require_there(found.looked, context, desk)
+        placed = place_files(found.looked, found.subject, context.project.target, hashes)
+        ready.append(Ready(found, examined.source, placed, keys))
+    return ready
+
+
+def _require_free_names(runs: Sequence[Run], context: Context) -> None:
+    """Raises `ConflictError` where another model has the name: it would not be replaced, the training be in vain."""
+    wanted = [job["publish"].get("name") or run.title for run in runs if (job := run.request["job"])["publish"]]
+    taken = set(context.target.files("models", FOLDER)) if wanted else set()
+    for name in wanted:
+        path = f"{FOLDER}/{name}.safetensors"
+        if path in taken:
+            raise ConflictError(
+                f"there is a {path} among the models already; nothing was started",
+                hint=f"another name: --publish NAME; or move that one to the trash: comfymodal models rm {path}",
+                path=path,
+            )
 
 
 def _require_one(examined: Examined, wish: TrainWish) -> None:

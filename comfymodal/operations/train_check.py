@@ -59,6 +59,7 @@ class CheckedRun:
     """One training as it would be run. `config` is None where something is wrong with it, `gpu` where none is named."""
 
     accepted: Accepted
+    subject: Subject
     looked: Looked
     config: TrainingConfig | None
     gpu: GpuChoice | None
@@ -183,7 +184,7 @@ def _check(
         assert plan.needs is not None
         problems += gpu_problems(plan.needs, config, place, offloads=offloads)
     plan = _named(plan, run.variant) if run.variant else plan
-    return CheckedRun(accepted, looked, config, wanted.choice if wanted else None, plan), problems
+    return CheckedRun(accepted, subject, looked, config, wanted.choice if wanted else None, plan), problems
 
 
 def _named(plan: TrainPlan, variant: Variant) -> TrainPlan:

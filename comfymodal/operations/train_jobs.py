@@ -14,7 +14,8 @@ from comfymodal.errors import UsageError
 from comfymodal.jobs.contract import RUNS_FOLDER, VERSION
 from comfymodal.operations.context import Context
 from comfymodal.operations.train_check import CheckedRun
-from comfymodal.operations.train_places import Placed, place_files
+from comfymodal.operations.train_gate import Keys
+from comfymodal.operations.train_places import Placed
 from comfymodal.operations.train_source import Source
 from comfymodal.operations.waiting import Waiting
 from comfymodal.runs.ledger import Run
@@ -49,16 +50,27 @@ class More:
     waiting: Waiting = field(default_factory=Waiting)
 
 
-def build_run(found: CheckedRun, source: Source, wish: TrainWish, context: Context, before: Run | None) -> Run:
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A checked training with the places of its files and the secrets its models need."""
+
+    found: CheckedRun
+    source: Source
+    placed: Placed
+    keys: Keys
+
+
+def build_run(ready: Ready, wish: TrainWish, context: Context, before: Run | None) -> Run:
     """A ledger row of this training, in a folder of its own or in that of the run `before`."""
+    found, placed = ready.found, ready.placed
     now = time.time()
     run_id = new_run_id(now, "train")
     on_modal = context.target.name == "modal"
     config, needs = found.accepted.config, found.plan.needs
     assert config is not None
     device = "cuda" if on_modal else device_here()
-    placed = place_files(found.looked, context)
-    placement = Placement(found.plan.name, meta={"comfymodal_run": run_id}, device=device)
+    meta = {"comfymodal_run": run_id}
+    placement = Placement(found.plan.name, device=device, locations=placed.texts, meta=meta)
     job = {
         "version": VERSION,
         "kind": "train",
@@ -70,8 +82,8 @@ def build_run(found: CheckedRun, source: Source, wish: TrainWish, context: Conte
         "publish": {"name": wish.publish} if wish.is_published else None,
         "device": device,
         "mounts": _mounts(placed, wish),
-        "secrets": [],
-        "optional_secrets": [context.project.training.secret],
+        "secrets": list(ready.keys.secrets),
+        "optional_secrets": list(ready.keys.optional_secrets),
         "gpu": found.gpu.label if found.gpu and on_modal else None,
         "memory_gib": context.project.training.memory or (needs.host_memory_gb if needs else None),
         "deadline_s": None,
@@ -79,7 +91,7 @@ def build_run(found: CheckedRun, source: Source, wish: TrainWish, context: Conte
             "title": found.plan.name,
             "created_at": now,
             "settings": found.plan.settings,
-            "source": {"path": str(source.path), "shown": source.shown},
+            "source": {"path": str(ready.source.path), "shown": ready.source.shown},
             "run_s": needs.run_s if needs else None,
             "words": needs.cost.words if needs and needs.cost else None,
         },

@@ -160,7 +160,21 @@ def test_a_sweep_trains_each_and_one_that_fails_keeps_no_other_from_it(world: Tr
     loras = sorted(path.name for path in world.lora.parent.glob("*.safetensors"))
     assert loras == ["tiny--lr1e-4.safetensors", "tiny--lr4e-4.safetensors"]
 
+    process = world.cli.start("train", "train.yaml", "--sweep", "rank=8,16", "--json-events")
+    wait_for(process, {"type": "sweep", "number": 1})
     (world.lora.parent / "tiny--r8.safetensors").write_bytes(b"somebody else's")
-    other = world.cli("train", "train.yaml", "--sweep", "rank=8,16", "--json")
+    other = ended(process)
     assert other.code == 6, other.stdout
     assert [each["exit_code"] for each in other.json["data"]["runs"]] == [6, 0]
+    assert "not put among the models" in other.error["message"]
+
+
+def test_a_name_that_is_taken_starts_nothing(world: TrainWorld) -> None:
+    world.lora.parent.mkdir(parents=True)
+    world.lora.write_bytes(b"somebody else's")
+    done = world.cli("train", "train.yaml", "--json")
+    assert (done.code, done.error["code"]) == (6, "conflict")
+    assert "comfymodal models rm loras/tiny.safetensors" in done.error["hint"]
+    assert world.cli("runs", "list", "--json").json["data"]["runs"] == []
+    assert world.cli("train", "train.yaml", "--publish", "other", "--json").code == 0
+    assert world.lora.read_bytes() == b"somebody else's"
