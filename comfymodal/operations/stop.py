@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from comfymodal.errors import CancelledError
 from comfymodal.operations import fleet as fleet_views
@@ -25,6 +26,9 @@ PATIENCE_S = 15.0
 
 TRAINING_PATIENCE_S = 120.0
 """How long trainings may take to save: the step that is being worked on, the save, its way to the volume."""
+
+SILENT_S = 25.0
+"""A container that lives says so more often (`place.BEAT_EVERY_S`)."""
 
 LOOK_EVERY_S = 0.5
 
@@ -83,7 +87,7 @@ def _question(apps: Sequence[LiveApp], priced: Sequence[Priced], per_hour: str) 
         details.append("what runs is asked to stop; what is finished is kept for: comfymodal runs fetch")
     if any(view.app.endswith("-train") for view in busy):
         details.append(
-            f"a training saves first: for that it is waited for up to {TRAINING_PATIENCE_S:.0f} s; it can be gone on with"
+            f"a training saves first, and is waited for up to {TRAINING_PATIENCE_S:.0f} s; it can be gone on with later"
         )
     details.append("the image is kept: the next render deploys again, without building")
     return Question(f"stop {names} ({number}, {per_hour})", tuple(details), "Stop it?")
@@ -97,22 +101,40 @@ def _boards(apps: Sequence[LiveApp]) -> list[str]:
 
 def _ask_to_stop(asked: dict[str, list[ContainerRun]], environment: str | None, desk: Desk) -> tuple[str, ...]:
     """Ask every run to stop; return those that had not ended when patience did."""
-    left = [(board, run) for board, runs in asked.items() for run in runs]
-    boards = {board: Board(board, environment) for board in asked}
+    left = [_Asked(run, Board(board, environment)) for board, runs in asked.items() for run in runs]
+    unfinished = []
     with translated("cannot ask the runs to stop"):
-        for board, run in left:
-            boards[board].ask_to_stop(run.run_id)
+        for one in left:
+            one.board.ask_to_stop(one.run.run_id)
         if left:
             desk.event({"type": "phase", "phase": "waiting for runs to keep what is finished"})
-        began, unfinished = time.monotonic(), []
         while left:
             time.sleep(LOOK_EVERY_S)
-            left = [(board, run) for board, run in left if not (boards[board].read(run.run_id) or {}).get("outcome")]
-            waited_s = time.monotonic() - began
-            unfinished += [run.run_id for _, run in left if waited_s > _patience_s(run)]
-            left = [(board, run) for board, run in left if waited_s <= _patience_s(run)]
+            left = [one for one in left if not one.has_ended()]
+            given_up = [one for one in left if one.is_given_up()]
+            unfinished += [one.run.run_id for one in given_up]
+            left = [one for one in left if one not in given_up]
     return tuple(unfinished)
 
 
-def _patience_s(run: ContainerRun) -> float:
-    return TRAINING_PATIENCE_S if run.kind == "train" else PATIENCE_S
+@dataclass(slots=True, eq=False)
+class _Asked:
+    """A run that was asked to stop; times are monotonic seconds."""
+
+    run: ContainerRun
+    board: Board
+    asked_at: float = field(default_factory=time.monotonic)
+    heard_at: float = field(default_factory=time.monotonic)
+    last_word: object = None
+
+    def has_ended(self) -> bool:
+        entry = self.board.read(self.run.run_id) or {}
+        if entry.get("at") != self.last_word:
+            self.last_word, self.heard_at = entry.get("at"), time.monotonic()
+        return bool(entry.get("outcome"))
+
+    def is_given_up(self) -> bool:
+        patience_s = TRAINING_PATIENCE_S if self.run.kind == "train" else PATIENCE_S
+        # One whose container is gone will never end.
+        silent_s = time.monotonic() - self.heard_at
+        return time.monotonic() - self.asked_at > patience_s or silent_s > SILENT_S
