@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import modal
 import pytest
 
+from comfymodal.costs.rates import money_json, parse_gpu, training_rate
+from comfymodal.errors import NotReadyError
 from comfymodal.targets.modal.fleet import runs_in
 from comfymodal.targets.modal.names import TRAIN_ROLES, board_name
+from tests.conftest import Cli
 from tests.doubles.modal_cloud.client import ModalCloud
 from tests.doubles.trainer.files import read_step
+from tests.e2e.modal_world import ModalCli
 from tests.e2e.train_world import ENDLESS, Trainings, start_train_cloud
 
 
@@ -109,6 +115,7 @@ def test_what_fails_twice_at_the_same_step_is_not_paid_for_a_third_time(training
     assert outcome["container"]["is_first"]
 
 
+@pytest.mark.soak
 def test_a_second_run_of_the_same_folder_is_refused(trainings: Trainings) -> None:
     job = trainings.job(**ENDLESS)
     run_id = trainings.submit(job)
@@ -122,3 +129,54 @@ def test_a_second_run_of_the_same_folder_is_refused(trainings: Trainings) -> Non
     assert f"is being written to by run {run_id}" in refused["error"]["message"]
     assert (stopped["status"], stopped["result"]["ended_by"]) == ("cancelled", "operator")
     assert trainings.saved_steps(job)[-1] == stopped["result"]["saved_step"] > 0
+
+
+def test_a_cancelled_call_saves_in_the_time_that_modal_gives_it(trainings: Trainings) -> None:
+    job = trainings.job(**{**ENDLESS, "save_every": 50_000})
+    run_id = trainings.submit(job)
+    trainings.wait_for_type(run_id, "step")
+    modal.FunctionCall.from_id(trainings.call_id(run_id)).cancel()
+    outcome = trainings.outcome(run_id)
+
+    assert outcome["status"] == "cancelled"
+    (saved,) = trainings.saved_steps(job)
+    assert saved == outcome["result"]["saved_step"] > 0
+    assert trainings.lost(run_id) == []
+
+
+def test_without_a_secret_it_needs_nothing_starts(trainings: Trainings) -> None:
+    before = len(trainings.containers())
+    with pytest.raises(NotReadyError, match="there is no Modal secret no-such-secret; nothing was started"):
+        trainings.submit({**trainings.job(), "secrets": ["no-such-secret"]})
+
+    assert len(trainings.containers()) == before
+
+
+@pytest.mark.soak
+def test_a_training_is_seen_with_its_price_and_saves_before_it_is_stopped(
+    cloud: ModalCloud, tmp_path: Path, make_cli: Callable[[Path], Cli]
+) -> None:
+    trainings = Trainings.begin(cloud, tmp_path / "spec")
+    made = make_cli(tmp_path / "state")
+    (made.cwd / "comfymodal.yaml").write_text(trainings.project_file())
+    cli = ModalCli(made.cwd, {**made.environ, **cloud.environ}, cloud, trainings.spec.project)
+    job = trainings.job(**{**ENDLESS, "save_every": 50_000})
+    run_id = trainings.submit(job)
+    trainings.wait_for_type(run_id, "step")
+    status = cli("status", "--json").json["data"]
+    log = cli("logs", run_id)
+    would = cli("stop")
+    stopped = cli("stop", "--yes", "--json")
+    outcome = trainings.outcome(run_id)
+
+    (container,) = status["containers"]
+    per_hour = training_rate(parse_gpu("A100-80GB"), 64).nanodollars_per_s * 3600
+    assert (container["app"], container["does"], container["run_id"]) == (trainings.app, "runs", run_id)
+    assert (container["gpu"], container["usd_per_hour"]) == ("A100-80GB", money_json(per_hour))
+    assert (log.code, "training begins, attempt 1" in log.stdout, "Caching latents" in log.stdout) == (0, True, True)
+    assert (would.code, "a training saves first, and is waited for up to 120 s" in would.stderr) == (4, True)
+    assert stopped.code == 0, stopped.stderr
+    assert (stopped.json["data"]["asked"], stopped.json["data"]["unfinished"]) == ([run_id], [])
+    assert outcome["status"] == "cancelled"
+    (saved,) = trainings.saved_steps(job)
+    assert saved == outcome["result"]["saved_step"] > 0

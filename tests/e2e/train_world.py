@@ -31,7 +31,7 @@ from tests.e2e.modal_world import REPOSITORY
 PICTURES = 5
 ROLES = ("models", "inputs", "outputs", "datasets", "training", "cache")
 QUICK = {"stall_s": 10.0, "quiet_s": 20.0, "closing_s": 2.0, "stop_s": 20.0, "signal_s": 10.0}
-ENDLESS = {"steps": 100_000, "save_every": 40, "step_s": 0.01}
+ENDLESS: Mapping[str, Any] = {"steps": 100_000, "save_every": 40, "step_s": 0.01}
 AT = ["config", "process", 0, "datasets", 0, "folder_path"]
 
 Event = Mapping[str, Any]
@@ -104,6 +104,11 @@ class Trainings:
     def spec(self) -> ModalSpec:
         return self.target.spec
 
+    def project_file(self) -> str:
+        """The same project for the command line."""
+        volumes = "".join(f"  {role}: {{name: {volume.name}}}\n" for role, volume in self.spec.volumes.items())
+        return f"version: 1\nproject: {self.spec.project}\ntarget: modal\nvolumes:\n{volumes}"
+
     @property
     def app(self) -> str:
         return f"comfymodal-{self.spec.project}-train"
@@ -149,6 +154,9 @@ class Trainings:
         self._calls[run_id] = self.target.submit(job)
         self.events[run_id] = []
         return run_id
+
+    def call_id(self, run_id: str) -> str:
+        return self._calls[run_id]
 
     def look(self, run_id: str) -> Look:
         events = self.events[run_id]
