@@ -15,13 +15,14 @@ from comfymodal.costs.rates import (
     money_text,
     parse_gpu,
     sync_rate,
+    training_rate,
 )
 from comfymodal.operations.fleet_results import ContainerView, Does
 from comfymodal.operations.views import iso_time
 from comfymodal.targets.modal import fleet
 from comfymodal.targets.modal.fleet import ContainerRun, LiveContainer
 from comfymodal.targets.modal.names import app_name, board_name
-from comfymodal.targets.modal.recipe import SYNC_FUNCTION
+from comfymodal.targets.modal.recipe import SYNC_FUNCTION, TRAIN_CONTAINERS
 from comfymodal.targets.modal.warm import Warmth, last_keeper
 from comfymodal.targets.spec import ModalSpec
 
@@ -75,18 +76,32 @@ def look_at(spec: ModalSpec, app_id: str, warmth: Warmth | None) -> list[Priced]
     return explain(containers, runs, warmth, wanted_by(spec), helpers, now=time.time())
 
 
-def look_at_sync(spec: ModalSpec, app_id: str) -> list[Priced]:
-    """Every container of the project's app that moves files, the oldest first."""
+def look_at_others(spec: ModalSpec, apps: Mapping[str, str]) -> list[Priced]:
+    """Every container of the project's apps that move files and that train, the oldest of each first.
+
+    `apps` are their ids by name.
+    """
+    found: list[Priced] = []
+    for kind, options in (("sync", SYNC_FUNCTION), ("train", TRAIN_CONTAINERS)):
+        if (app_id := apps.get(app_name(spec.project, kind))) is not None:
+            wanted = Wanted((), 0, float(options["scaledown_window"]), float(options["startup_timeout"]))
+            found += _look_at_app(spec, app_id, wanted, is_cpu=kind == "sync")
+    return found
+
+
+def _look_at_app(spec: ModalSpec, app_id: str, wanted: Wanted, *, is_cpu: bool) -> list[Priced]:
     containers = fleet.list_containers(spec.environment, app_id=app_id)
     runs = fleet.runs_in(board_name(spec.project), spec.environment, {one.id for one in containers})
-    wanted = Wanted((), 0, float(SYNC_FUNCTION["scaledown_window"]), float(SYNC_FUNCTION["startup_timeout"]))
     now = time.time()
     found = []
     for one in containers:
-        does, why = _reason(one, runs.get(one.id), wanted, now)
-        found.append(_on_cpu(one, does, why, sync_rate(), now))
-        if does == "runs":
-            found[-1] = replace(found[-1], view=replace(found[-1].view, run_id=runs[one.id].run_id))
+        run = runs.get(one.id)
+        does, why = _reason(one, run, wanted, now)
+        seen = (
+            _on_cpu(one, does, why, sync_rate(), now) if is_cpu else _view(one, _gpus_of(run, None, wanted), run, now)
+        )
+        run_id = run.run_id if run is not None and does == "runs" else None
+        found.append(replace(seen, view=replace(seen.view, does=does, why=why, run_id=run_id)))
     return found
 
 
@@ -123,7 +138,7 @@ def explain(
         elif does != "runs" and minimum_left > 0 and set(gpus) <= set(wanted.gpus):
             minimum_left -= 1
             does, why = "minimum", f"comfyui.min_containers={wanted.minimum}"
-        view = _view(one, gpus, now)
+        view = _view(one, gpus, run, now)
         run_id = run.run_id if run is not None and does == "runs" else None
         found.append(Priced(replace(view.view, does=does, why=why, run_id=run_id), view.rate))
     return found
@@ -165,14 +180,14 @@ def _helper(one: LiveContainer, does: Does, why: str, now: float) -> Priced:
 
 
 def _on_cpu(one: LiveContainer, does: Does, why: str, rate: Rate, now: float) -> Priced:
-    view = _view(one, (), now).view
+    view = _view(one, (), None, now).view
     text = f"{money_text(rate.nanodollars_per_s * 3600)}/h"
     usd = money_json(rate.nanodollars_per_s * 3600)
     return Priced(replace(view, does=does, why=why, gpu="CPU", usd_per_hour=usd, per_hour=text), rate)
 
 
-def _view(one: LiveContainer, gpus: tuple[str, ...], now: float) -> Priced:
-    rate = rate_of(gpus)
+def _view(one: LiveContainer, gpus: tuple[str, ...], run: ContainerRun | None, now: float) -> Priced:
+    rate = rate_of(gpus, memory_gib=run.memory_gib if run is not None else None)
     view = ContainerView(
         id=one.id,
         app=one.app,
@@ -188,10 +203,13 @@ def _view(one: LiveContainer, gpus: tuple[str, ...], now: float) -> Priced:
     return Priced(view, rate)
 
 
-def rate_of(gpus: Sequence[str]) -> Rate | None:
-    """None when a GPU has no price: a name that came after this release."""
+def rate_of(gpus: Sequence[str], *, memory_gib: int | None = None) -> Rate | None:
+    """None when a GPU has no price: a name that came after this release. A training says how much memory it has."""
     try:
-        return container_rate([parse_gpu(gpu) for gpu in gpus])
+        choices = [parse_gpu(gpu) for gpu in gpus]
+        if memory_gib is not None and len(choices) == 1:
+            return training_rate(choices[0], memory_gib)
+        return container_rate(choices)
     except ValueError:
         return None
 

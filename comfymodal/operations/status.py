@@ -14,7 +14,7 @@ from comfymodal.operations.views import iso_time
 from comfymodal.runs.ledger import Run
 from comfymodal.targets.modal.deployment import Deployment, read_deployment
 from comfymodal.targets.modal.fleet import find_app
-from comfymodal.targets.modal.names import app_name
+from comfymodal.targets.modal.names import app_name, app_names
 from comfymodal.targets.modal.plan import changes, describe, fingerprint
 from comfymodal.targets.modal.session import connect
 from comfymodal.targets.modal.warm import Warmth, read_warmth
@@ -34,8 +34,7 @@ def fleet_status(context: Context) -> FleetStatus:
     deployment = read_deployment(spec)
     warmth = read_warmth(spec) if deployment is not None else None
     priced = fleet_views.look_at(spec, deployment.app_id, warmth) if deployment is not None else []
-    sync_app = find_app(app_name(spec.project, "sync"), spec.environment)
-    priced += fleet_views.look_at_sync(spec, sync_app) if sync_app is not None else []
+    priced += fleet_views.look_at_others(spec, _other_apps(spec))
     usd, text = fleet_views.total(priced)
     runs = context.ledger.newest(limit=RUNS_READ)
     return FleetStatus(
@@ -52,6 +51,13 @@ def fleet_status(context: Context) -> FleetStatus:
         warm=median_start(runs, lambda container: container.get("is_first") is False),
         end_command="comfymodal stop" if priced else None,
     )
+
+
+def _other_apps(spec: ModalSpec) -> dict[str, str]:
+    """Ids of the apps that are deployed beside the one that renders, by name."""
+    names = [name for name in app_names(spec.project) if name != app_name(spec.project)]
+    found = {name: find_app(name, spec.environment) for name in names}
+    return {name: app_id for name, app_id in found.items() if app_id is not None}
 
 
 def drift_of(deployment: Deployment | None, spec: ModalSpec) -> tuple[DriftView, ...]:

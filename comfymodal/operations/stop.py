@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from comfymodal.errors import CancelledError
 from comfymodal.operations import fleet as fleet_views
@@ -14,7 +15,7 @@ from comfymodal.operations.fleet_results import FleetStopped
 from comfymodal.targets.modal import fleet
 from comfymodal.targets.modal.board import Board
 from comfymodal.targets.modal.errors import translated
-from comfymodal.targets.modal.fleet import LiveApp
+from comfymodal.targets.modal.fleet import ContainerRun, LiveApp
 from comfymodal.targets.modal.names import app_name, app_names, board_name
 from comfymodal.targets.modal.session import connect
 from comfymodal.targets.modal.warm import forget, read_warmth
@@ -22,6 +23,12 @@ from comfymodal.targets.spec import ModalSpec
 
 PATIENCE_S = 15.0
 """How long runs that were asked to stop may take to commit what is finished."""
+
+TRAINING_PATIENCE_S = 120.0
+"""How long trainings may take to save: the step that is being worked on, the save, its way to the volume."""
+
+SILENT_S = 25.0
+"""A container that lives says so more often (`place.BEAT_EVERY_S`)."""
 
 LOOK_EVERY_S = 0.5
 
@@ -47,16 +54,15 @@ def stop_fleet(context: Context, desk: Desk, *, is_all: bool, is_dry_run: bool) 
         fleet.stop_app(app.name, spec.environment)
     if app_name(spec.project) in names:
         forget(spec)
-    everything = tuple(run_id for runs in asked.values() for run_id in runs)
+    everything = tuple(run.run_id for runs in asked.values() for run in runs)
     return FleetStopped(names, views, per_hour, everything, unfinished, is_dry_run)
 
 
 def _look(apps: Sequence[LiveApp], spec: ModalSpec, *, is_all: bool) -> list[Priced]:
     own = {app.name: app for app in apps if app.name in app_names(spec.project)}
-    render, sync = own.get(app_name(spec.project)), own.get(app_name(spec.project, "sync"))
+    render = own.get(app_name(spec.project))
     found = fleet_views.look_at(spec, render.id, read_warmth(spec)) if render is not None else []
-    if sync is not None and sync.containers:
-        found += fleet_views.look_at_sync(spec, sync.id)
+    found += fleet_views.look_at_others(spec, {app.name: app.id for app in own.values() if app.containers})
     others = {app.name for app in apps if app.name not in own and app.containers}
     if not (is_all and others):
         return found
@@ -76,8 +82,13 @@ def _question(apps: Sequence[LiveApp], priced: Sequence[Priced], per_hour: str) 
     details = [
         f"{one.view.id}  {one.view.gpu or 'unknown'}  {one.view.per_hour or ''}  {one.view.why}" for one in priced
     ]
-    if any(one.view.does == "runs" for one in priced):
+    busy = [one.view for one in priced if one.view.does == "runs"]
+    if busy:
         details.append("what runs is asked to stop; what is finished is kept for: comfymodal runs fetch")
+    if any(view.app.endswith("-train") for view in busy):
+        details.append(
+            f"a training saves first, and is waited for up to {TRAINING_PATIENCE_S:.0f} s; it can be gone on with later"
+        )
     details.append("the image is kept: the next render deploys again, without building")
     return Question(f"stop {names} ({number}, {per_hour})", tuple(details), "Stop it?")
 
@@ -88,17 +99,42 @@ def _boards(apps: Sequence[LiveApp]) -> list[str]:
     return [board_name(project) for project in sorted(projects) if project]
 
 
-def _ask_to_stop(asked: dict[str, list[str]], environment: str | None, desk: Desk) -> tuple[str, ...]:
+def _ask_to_stop(asked: dict[str, list[ContainerRun]], environment: str | None, desk: Desk) -> tuple[str, ...]:
     """Ask every run to stop; return those that had not ended when patience did."""
-    left = [(board, run_id) for board, runs in asked.items() for run_id in runs]
-    boards = {board: Board(board, environment) for board in asked}
+    left = [_Asked(run, Board(board, environment)) for board, runs in asked.items() for run in runs]
+    unfinished = []
     with translated("cannot ask the runs to stop"):
-        for board, run_id in left:
-            boards[board].ask_to_stop(run_id)
+        for one in left:
+            one.board.ask_to_stop(one.run.run_id)
         if left:
             desk.event({"type": "phase", "phase": "waiting for runs to keep what is finished"})
-        give_up_at = time.monotonic() + PATIENCE_S
-        while left and time.monotonic() < give_up_at:
+        while left:
             time.sleep(LOOK_EVERY_S)
-            left = [(board, run_id) for board, run_id in left if not (boards[board].read(run_id) or {}).get("outcome")]
-    return tuple(run_id for _, run_id in left)
+            left = [one for one in left if not one.has_ended()]
+            given_up = [one for one in left if one.is_given_up()]
+            unfinished += [one.run.run_id for one in given_up]
+            left = [one for one in left if one not in given_up]
+    return tuple(unfinished)
+
+
+@dataclass(slots=True, eq=False)
+class _Asked:
+    """A run that was asked to stop; times are monotonic seconds."""
+
+    run: ContainerRun
+    board: Board
+    asked_at: float = field(default_factory=time.monotonic)
+    heard_at: float = field(default_factory=time.monotonic)
+    last_word: object = None
+
+    def has_ended(self) -> bool:
+        entry = self.board.read(self.run.run_id) or {}
+        if entry.get("at") != self.last_word:
+            self.last_word, self.heard_at = entry.get("at"), time.monotonic()
+        return bool(entry.get("outcome"))
+
+    def is_given_up(self) -> bool:
+        patience_s = TRAINING_PATIENCE_S if self.run.kind == "train" else PATIENCE_S
+        # One whose container is gone will never end.
+        silent_s = time.monotonic() - self.heard_at
+        return time.monotonic() - self.asked_at > patience_s or silent_s > SILENT_S

@@ -17,6 +17,7 @@ from modal.client import _Client
 
 from comfymodal.errors import BusyError, NotReadyError, TransferError
 from comfymodal.targets.modal import leases
+from comfymodal.targets.modal import place as places
 from comfymodal.targets.modal.board import Board
 from comfymodal.targets.modal.leases import LEASES, Lease, hold
 from comfymodal.targets.modal.place import DELIVER_EVERY_S, ModalPlace, Mount
@@ -261,3 +262,27 @@ def test_a_container_that_is_taken_away_stops_whatever_it_was_asked(place: Modal
     board.ask("r1", "save")
     time.sleep(2 * DELIVER_EVERY_S)
     assert place.control() == "stop"
+
+
+def test_a_container_that_says_nothing_is_heard_of_all_the_same(
+    place: ModalPlace, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "BEAT_EVERY_S", 0.1)
+    first = (board.read("r1") or {})["at"]
+    wait_until(lambda: (board.read("r1") or {})["at"] > first)
+    place.tell(attempt={"number": 2})
+    wait_until(lambda: (board.read("r1") or {}).get("attempt") == {"number": 2})
+    place.emit({"type": "phase", "phase": "training"})
+    wait_until(lambda: bool((board.read("r1") or {})["events"]))
+
+    found = board.read("r1") or {}
+    assert (found["seq"], found["attempt"], found["container"]) == (1, {"number": 2}, {"container_id": "ta-1"})
+    place.abandon()
+    assert (board.read("r1") or {})["at"] >= found["at"]
+
+
+def test_who_is_left_no_time_ends_at_once(place: ModalPlace) -> None:
+    place.stop()
+    assert place.control() == "stop"
+    place.end()
+    assert place.control() == "abort"

@@ -13,7 +13,8 @@ import modal.exception as me
 from comfymodal.errors import ComfymodalError, EngineDiedError, RunFailedError, ServiceError
 from comfymodal.targets.modal.app import render_handle
 from comfymodal.targets.modal.errors import translated
-from comfymodal.targets.modal.sync_app import carry_handle
+from comfymodal.targets.modal.sync_app import sync_app
+from comfymodal.targets.modal.train_app import train_handle
 from comfymodal.targets.spec import ModalSpec
 
 _OUTAGE = (me.ConnectionError, me.ServiceError, me.InternalError, me.ResourceExhaustedError)
@@ -48,7 +49,17 @@ def spawn_carry(spec: ModalSpec, job: Mapping[str, Any], *, secrets: Collection[
     Raises `ComfymodalError`.
     """
     with translated("cannot submit the job"):
-        call = carry_handle(spec, job["modal"]["volumes"], secrets).spawn(dict(job))
+        call = sync_app(spec).handle(job["modal"]["volumes"], secrets).spawn(dict(job))
+        return str(call.object_id)
+
+
+def spawn_train(spec: ModalSpec, job: Mapping[str, Any], *, secrets: Collection[str]) -> str:
+    """Hand over a training, with the GPU, memory, volumes and secrets it needs; return the call's id.
+
+    Raises `ComfymodalError`.
+    """
+    with translated("cannot submit the training"):
+        call = train_handle(spec, job, secrets).spawn(dict(job))
         return str(call.object_id)
 
 

@@ -75,7 +75,7 @@ class Box:
         run_id = str(job["run_id"])
         board = Board(settings["board"], None)
         before = board.read(run_id)
-        container = self._describe((before or {}).get("container"))
+        container = self._describe(before)
         place = ModalPlace(
             run_id,
             mounts={role: Mount(path, settings["volumes"][role]) for role, path in mounts_from(os.environ).items()},

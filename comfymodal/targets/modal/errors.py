@@ -36,21 +36,25 @@ _TABLE: tuple[tuple[type[BaseException], type[ComfymodalError], str | None], ...
 )
 
 
-def translate(error: BaseException, doing: str) -> ComfymodalError:
-    """Modal's exception as ours: `doing` says what was attempted ("cannot deploy comfymodal-x-render")."""
+def translate(error: BaseException, doing: str, *, build_hint: str | None = None) -> ComfymodalError:
+    """Modal's exception as ours: `doing` says what was attempted ("cannot deploy comfymodal-x-render").
+
+    `build_hint` is said of an image that does not build, in place of the render image's.
+    """
     for kind, ours, hint in _TABLE:
         if isinstance(error, kind):
-            return ours(f"{doing}: {_first_line(error)}", hint=hint)
+            said = build_hint if build_hint and kind is me.ImageBuildError else hint
+            return ours(f"{doing}: {_first_line(error)}", hint=said)
     raise error
 
 
 @contextlib.contextmanager
-def translated(doing: str) -> Iterator[None]:
-    """Raise Modal's exceptions as ours."""
+def translated(doing: str, *, build_hint: str | None = None) -> Iterator[None]:
+    """Raise Modal's exceptions as ours, see `translate`."""
     try:
         yield
     except modal.Error as exc:
-        raise translate(exc, doing) from exc
+        raise translate(exc, doing, build_hint=build_hint) from exc
 
 
 def _first_line(error: BaseException) -> str:

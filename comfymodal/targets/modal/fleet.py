@@ -46,13 +46,15 @@ class LiveApp:
 
 @dataclass(frozen=True, slots=True)
 class ContainerRun:
-    """The newest run of a container. `ended_at` None: it is at it."""
+    """The newest run of a container. `ended_at` None: it is at it. `gpu` and `memory_gib` are what a run asked for."""
 
     run_id: str
     container_id: str
     gpu: str | None
     started_at: float
     ended_at: float | None
+    kind: str | None = None
+    memory_gib: int | None = None
 
 
 def list_containers(environment: str | None, *, app_id: str | None = None) -> list[LiveContainer]:
@@ -118,11 +120,19 @@ def run_from(run_id: str, entry: Mapping[str, Any] | None) -> ContainerRun | Non
         return None
     outcome = entry.get("outcome")
     ended_at = float(outcome.get("ended_at") or container["started_at"]) if outcome else None
-    gpu = (entry.get("job") or {}).get("gpu")
-    return ContainerRun(run_id, str(container["container_id"]), gpu, float(container["started_at"]), ended_at)
+    job = entry.get("job") or {}
+    return ContainerRun(
+        run_id,
+        str(container["container_id"]),
+        job.get("gpu"),
+        float(container["started_at"]),
+        ended_at,
+        job.get("kind"),
+        job.get("memory_gib"),
+    )
 
 
-def active_runs(board: str, environment: str | None) -> list[str]:
+def active_runs(board: str, environment: str | None) -> list[ContainerRun]:
     """Runs that a container took and that have not ended, the newest first; of all machines."""
     with translated("cannot read the board"):
         run_ids = _newest_runs(board, environment)
@@ -130,7 +140,7 @@ def active_runs(board: str, environment: str | None) -> list[str]:
         with ThreadPoolExecutor(READERS) as pool:
             entries = list(pool.map(reader.read, run_ids))
     runs = [run_from(run_id, entry) for run_id, entry in zip(run_ids, entries, strict=True)]
-    return [run.run_id for run in runs if run is not None and run.ended_at is None]
+    return [run for run in runs if run is not None and run.ended_at is None]
 
 
 def count_helpers(app: str, environment: str | None) -> int:

@@ -13,6 +13,10 @@ BUCKETS_ROOT: Final = f"{MOUNT_ROOT}/mounts"
 COMFYUI_PATH: Final = "/root/comfy/ComfyUI"
 COMFYUI_PYTHON: Final = "/usr/local/bin/python"
 
+TOOLKIT_PATH: Final = "/opt/ai-toolkit"
+TOOLKIT_PYTHON: Final = COMFYUI_PYTHON
+"""The one Python of an image."""
+
 INSPECT_FUNCTION: Final = "inspect"
 KEEP_WARM_FUNCTION: Final = "keep_warm"
 LIST_MOUNTS_FUNCTION: Final = "list_mounts"
@@ -52,6 +56,9 @@ ENV_OF_ANY_ROLE: Final = {
     "cache": "COMFYMODAL_VOLUME_CACHE",
 }
 """What may be mounted where files are moved and where trainings run."""
+
+TRAIN_ROLES: Final = ("datasets", "models", "training", "cache", "outputs")
+"""What is mounted where trainings run."""
 
 APP_KINDS: Final = ("render", "sync", "train")
 """The apps that a project may have."""

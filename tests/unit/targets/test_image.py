@@ -12,9 +12,17 @@ from typing import Any
 
 import pytest
 
-from comfymodal.targets.modal.recipe import APT, REGISTRY_SCRIPT, container_env, image_steps
+from comfymodal.targets.modal.recipe import (
+    APT,
+    REGISTRY_SCRIPT,
+    REQUIREMENTS,
+    container_env,
+    image_steps,
+    training_env,
+    training_steps,
+)
 from tests.doubles.modal_cloud.client import ModalCloud
-from tests.unit.targets.modal_samples import IMAGE, SPEC
+from tests.unit.targets.modal_samples import IMAGE, SPEC, TRAINING
 
 # A container that has the image and nothing else: the App is the least that makes the client send all of it.
 DEPLOY = """
@@ -28,6 +36,14 @@ app.function(image=render_image(spec))(keep_warm.keep_warm)
 app.deploy()
 """
 
+DEPLOY_TRAINING = """
+from dataclasses import replace
+from pathlib import Path
+from comfymodal.targets.modal.train_app import train_app
+from tests.unit.targets.modal_samples import SPEC
+train_app(replace(SPEC, state=Path(STATE))).deploy(lambda event: None)
+"""
+
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModalCloud]:
@@ -38,9 +54,13 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModalCloud]:
 
 
 def asked_for(cloud: ModalCloud, *, bare: bool = False) -> list[dict[str, Any]]:
+    return deployed(cloud, f"BARE = {bare}\n{DEPLOY}")
+
+
+def deployed(cloud: ModalCloud, script: str) -> list[dict[str, Any]]:
+    """What was asked while the script ran."""
     before = len(cloud.requests())
     environ = {"PATH": os.environ["PATH"], "HOME": str(cloud.folder), **cloud.environ}
-    script = f"BARE = {bare}\n{DEPLOY}"
     argv = [sys.executable, "-c", script]
     root = Path(__file__).parents[3]
     done = subprocess.run(argv, env=environ, cwd=root, capture_output=True, text=True, check=False)
@@ -105,3 +125,31 @@ def test_a_changed_setting_rebuilds_no_layer_but_the_last(cloud: ModalCloud) -> 
     bare = layers(asked_for(cloud, bare=True))
 
     assert [commands[0].split()[0] for commands in bare] == ["RUN", "RUN", "RUN", "ENV"]
+
+
+def test_a_training_image_holds_the_projects_packages_and_the_function_only_its_limits(
+    cloud: ModalCloud, tmp_path: Path
+) -> None:
+    asked = deployed(cloud, f"STATE = {str(tmp_path)!r}\n{DEPLOY_TRAINING}")
+
+    apt, torch, copied, install, toolkit, env = layers(asked)
+    _, *steps = training_steps(TRAINING)
+    assert all(name in apt[-1] for name in APT)
+    assert copied == ["COPY . /"]
+    for layer, step in zip((torch, install, toolkit), steps, strict=True):
+        assert layer == [f"RUN {command}" for command in step.commands]
+    found = dict(command.removeprefix("ENV ").split("=", 1) for command in env)
+    assert {name: shlex.split(value)[0] for name, value in found.items()} == training_env()
+    mounts = [[entry["filename"] for entry in body.get("files", [])] for body in bodies(asked, "MountGetOrCreate")]
+    assert [REQUIREMENTS] in mounts
+    (text,) = (tmp_path / "modal").glob("text-*.txt")
+    assert text.read_text() == "diffusers==0.39.0\n"
+    (function,) = (body["function"] for body in bodies(asked, "FunctionCreate"))
+    assert (function["function_name"], function["timeout_secs"], function["startup_timeout_secs"]) == (
+        "train",
+        86400,
+        1200,
+    )
+    # A GPU is the job's.
+    assert not function.get("resources", {}).get("gpu_config")
+    assert not function.get("volume_mounts")

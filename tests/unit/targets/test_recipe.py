@@ -9,23 +9,33 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import pytest
 
 import comfymodal
-from comfymodal.targets.modal.names import COMFYUI_PATH, COMFYUI_PYTHON, ENV_SETTINGS
+from comfymodal.targets.modal.names import (
+    APP_KINDS,
+    COMFYUI_PATH,
+    COMFYUI_PYTHON,
+    ENV_OF_ANY_ROLE,
+    ENV_SETTINGS,
+    TOOLKIT_PATH,
+)
 from comfymodal.targets.modal.recipe import (
     CONSTRAINTS,
     OPERATORS_SIDE,
     REGISTRY_SCRIPT,
+    REQUIREMENTS,
     Step,
     container_env,
     image_steps,
+    training_env,
+    training_steps,
     travels,
 )
-from tests.unit.targets.modal_samples import COMMIT, IMAGE, REGISTRY_NODE, SPEC, with_image
+from tests.unit.targets.modal_samples import COMMIT, IMAGE, REGISTRY_NODE, SPEC, TRAINING, with_image
 
 
 def step_named(start: str, steps: Sequence[Step]) -> Step:
@@ -271,16 +281,22 @@ def test_only_what_containers_import_travels(path: str, goes: bool) -> None:
     ("path", "kinds"),
     [
         ("storage/plan.py", {"sync"}),
+        ("storage/library.py", {"sync", "train"}),
         ("jobs/sync.py", {"sync"}),
-        ("targets/modal/carrier.py", {"sync"}),
+        ("jobs/train_publish.py", {"train"}),
+        ("training/supervisor.py", {"train"}),
+        ("training/dataset.py", set()),
+        ("targets/modal/carrier.py", {"sync", "train"}),
+        ("targets/modal/train_carrier.py", {"train"}),
         ("comfyui/warm.py", {"render"}),
         ("jobs/render.py", {"render"}),
-        ("targets/modal/place.py", {"render", "sync"}),
+        ("targets/modal/place.py", {"render", "sync", "train"}),
         ("operations/sync.py", set()),
     ],
 )
-def test_an_edit_of_what_moves_files_replaces_no_render_container(path: str, kinds: set[str]) -> None:
-    assert {kind for kind in ("render", "sync") if travels(PurePosixPath(path), kind)} == kinds
+def test_an_edit_replaces_only_the_containers_it_concerns(path: str, kinds: set[str]) -> None:
+    assert (Path(comfymodal.__file__).parent / path).is_file()
+    assert {kind for kind in APP_KINDS if travels(PurePosixPath(path), kind)} == kinds
 
 
 @pytest.mark.parametrize(
@@ -291,23 +307,96 @@ def test_an_edit_of_what_moves_files_replaces_no_render_container(path: str, kin
             "sync",
             "comfymodal.targets.modal.carrier, comfymodal.jobs.sync, comfymodal.jobs.download, comfymodal.jobs.tidy",
         ),
+        ("train", "comfymodal.targets.modal.train_carrier, comfymodal.jobs.train"),
     ],
 )
 def test_containers_load_from_what_travels_alone(tmp_path: Path, kind: str, modules: str) -> None:
+    travel(tmp_path, kind)
+    heavy, _, where = loaded_with(modules, tmp_path)
+
+    assert heavy == "[]"
+    assert where == str(tmp_path / "comfymodal" / "__init__.py")
+    assert not [name for name in OPERATORS_SIDE if (tmp_path / "comfymodal" / name).exists()]
+
+
+def test_training_containers_get_nothing_that_they_do_not_load(tmp_path: Path) -> None:
+    gone = {path.removesuffix("/__init__.py").removesuffix(".py") for path in travel(tmp_path, "train")}
+    _, loaded, _ = loaded_with("comfymodal.targets.modal.train_carrier, comfymodal.jobs.train", tmp_path)
+
+    names = {name.removeprefix("comfymodal.").replace(".", "/") for name in loaded.split()}
+    # What differs belongs into `recipe.STAYS`, or `recipe.GOES`.
+    assert gone - {"__init__"} == names - {"comfymodal"}
+
+
+def travel(folder: Path, kind: str) -> list[str]:
+    """Put what goes to the containers of this app there; the paths, relative to our package."""
     package = Path(comfymodal.__file__).parent
-    for path in package.rglob("*.py"):
-        if travels(path.relative_to(package), kind):
-            place = tmp_path / "comfymodal" / path.relative_to(package)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, place)
+    found = [path for path in sorted(package.rglob("*.py")) if travels(path.relative_to(package), kind)]
+    for path in found:
+        place = folder / "comfymodal" / path.relative_to(package)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, place)
+    return [path.relative_to(package).as_posix() for path in found]
+
+
+def loaded_with(modules: str, folder: Path) -> list[str]:
+    """Import from that folder; three lines: which heavy packages came along, which modules of ours, and from where."""
     script = (
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        f"import sys; sys.path.insert(0, {str(folder)!r})\n"
         f"import {modules}\n"
         "print([name for name in sys.modules if name.split('.')[0] in ('typer', 'rich', 'pydantic', 'yaml')])\n"
+        "print(*[name for name in sys.modules if name.split('.')[0] == 'comfymodal'])\n"
         "print(comfymodal.__file__)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
-
+    done = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == str(tmp_path / "comfymodal" / "__init__.py")
-    assert not [name for name in OPERATORS_SIDE if (tmp_path / "comfymodal" / name).exists()]
+    return done.stdout.splitlines()
+
+
+def test_a_training_image_begins_as_a_render_image_does() -> None:
+    steps = training_steps(TRAINING)
+
+    assert steps[:2] == image_steps(IMAGE)[:2]
+    assert [(step.name, step.key) for step in steps[2:]] == [
+        ("packages of ai-toolkit", "training.requirements"),
+        (f"ai-toolkit {COMMIT[:12]}", "training.toolkit_commit"),
+    ]
+    assert sum(step.minutes for step in steps) == 15
+    for command in (command for step in steps for command in step.commands):
+        assert "\n" not in command
+        assert subprocess.run(["sh", "-n", "-c", command], check=False).returncode == 0, command
+
+
+def test_the_toolkits_packages_are_those_of_the_project_and_move_no_pytorch(sandbox: Sandbox) -> None:
+    step = step_named("packages", training_steps(replace(TRAINING, requirements=("a==1", "b @ https://host/b.whl"))))
+    (command,) = step.commands
+
+    assert step.texts == {REQUIREMENTS: "a==1\nb @ https://host/b.whl\n"}
+    assert sandbox.run(command) == 0
+    assert sandbox.calls()[0].endswith(f"-c {sandbox.moved(CONSTRAINTS)} -r {sandbox.moved(REQUIREMENTS)}")
+
+
+def test_the_toolkit_is_at_its_commit_and_must_load(sandbox: Sandbox, repository: str) -> None:
+    url, _, commit = repository.rpartition("@")
+    fetch, smoke = step_named("ai-toolkit", training_steps(replace(TRAINING, toolkit_commit=commit))).commands
+    sandbox.python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+
+    assert sandbox.run(fetch.replace("https://github.com/ostris/ai-toolkit.git", url)) == 0
+    toolkit = sandbox.moved(TOOLKIT_PATH)
+    assert (toolkit / "requirements.txt").read_text() == "opencv-python\n"
+    assert sandbox.run(smoke) != 0
+    (toolkit / "toolkit").mkdir()
+    found = "def get_all_extensions_process_dict(): return {names}\n"
+    (toolkit / "toolkit" / "extension.py").write_text(found.format(names={"sd_trainer": 1}))
+    assert sandbox.run(smoke) != 0
+    (toolkit / "toolkit" / "extension.py").write_text(found.format(names={"diffusion_trainer": 1, "sd_trainer": 1}))
+    assert sandbox.run(smoke) == 0
+
+
+def test_a_training_containers_environment_is_the_same_for_every_project() -> None:
+    found = training_env()
+
+    assert (found["AI_TOOLKIT_PATH"], found["AI_TOOLKIT_PYTHON"]) == (TOOLKIT_PATH, COMFYUI_PYTHON)
+    assert found["HF_HOME"] == f"{found[ENV_OF_ANY_ROLE['cache']]}/huggingface"
+    # Any of tqdm's variables ends the trainer, or slows it down.
+    assert not [name for name in found if name.startswith("TQDM")]
