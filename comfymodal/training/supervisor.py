@@ -324,11 +324,12 @@ class _Supervision:
 
     def _hand_over(self, told: SaveTold, publisher: Publisher) -> None:
         saved = self.trainer.saved(told.paths)
-        optimizer = Path(told.optimizer)
+        # Of a save that failed there may be a piece.
+        optimizer = Path(told.optimizer) if told.optimizer is not None else None
         publisher.publish(
             Pair.just_saved(
                 saved.weights,
-                optimizer if optimizer.is_file() else None,
+                optimizer if optimizer is not None and optimizer.is_file() else None,
                 is_final=saved.is_final,
                 announced_step=told.step,
             )

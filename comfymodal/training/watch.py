@@ -62,7 +62,7 @@ class SaveTold:
     """A save has ended; `paths` are its weights as the trainer told them."""
 
     paths: tuple[str, ...]
-    optimizer: str
+    optimizer: str | None
     step: int | None
 
 

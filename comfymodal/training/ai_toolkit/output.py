@@ -76,12 +76,20 @@ _EXCEPTION = re.compile(r"^(?P<kind>[A-Za-z_][\w.]*)(?:: (?P<message>.*))?$")
 # Said after every failure before a job exists; it only confuses.
 _HIDDEN = re.compile(r"^Error running on_error: ")
 
+_OPTIMIZER_UNSAVED = Warned(
+    "optimizer_not_saved",
+    "the optimizer's state could not be saved: whoever goes on from this checkpoint starts it afresh",
+    "see the line before in the trainer's log; most likely the disk is full",
+)
+
 _Maker = Callable[[re.Match[str]], tuple[Event, ...]]
 
 _LINES: tuple[tuple[re.Pattern[str], _Maker], ...] = (
     (re.compile(r"^Saving at step (\d+)"), lambda m: (Phase("saving"), SaveStarted(int(m[1])))),
     (re.compile(r"^Saved checkpoint to (.+)"), lambda m: (Phase("saving"), WeightsSaved(m[1]))),
     (re.compile(r"^Saved optimizer to (.+)"), lambda m: (OptimizerSaved(m[1]),)),
+    # The weights are whole, and the trainer goes on.
+    (re.compile(r"^Could not save optimizer$"), lambda m: (_OPTIMIZER_UNSAVED, OptimizerSaved(None))),
     (re.compile(r"^Removing old save: (.+)"), lambda m: (SaveRemoved(m[1]),)),
     (re.compile(r"^#### IMPORTANT RESUMING FROM (.+) ####"), lambda m: (Phase("resuming"), Resuming(m[1]))),
     (re.compile(r"^Found step (\d+) in metadata"), lambda m: (ResumedAt(int(m[1])),)),

@@ -108,6 +108,13 @@ def test_a_resume_its_saves_and_its_end_are_read() -> None:
     ]
 
 
+def test_a_save_without_the_optimizer_is_one() -> None:
+    events = read("Saved checkpoint to /r/tiny.safetensors\n[Errno 28] No space left\nCould not save optimizer\n")
+
+    assert [type(event) for event in without_lines(events)] == [WeightsSaved, Warned, OptimizerSaved]
+    assert events[-2] == OptimizerSaved(None)
+
+
 def test_an_interrupt_is_an_end_and_no_failure() -> None:
     events = read_log("20_sigint")
 
