@@ -73,6 +73,12 @@ _SIGNATURES = (
         "check model.name_or_path; a private model needs a token in training.secret",
     ),
     _signature(
+        "model_not_found",
+        r"pretrained_model_name_or_path \"(?P<found>[^\"]+)\" is neither a valid local path nor a valid repo id",
+        "the base model {found} is neither a folder there nor a repository on Hugging Face",
+        "check model.name_or_path",
+    ),
+    _signature(
         "offline",
         r"LocalEntryNotFoundError",
         "the base model is not in the cache and Hugging Face cannot be reached",

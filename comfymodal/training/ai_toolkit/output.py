@@ -46,6 +46,8 @@ _BAR = re.compile(
     r"\[(?P<elapsed>[\d:]+)<(?P<eta>[\d:?]+),\s*(?P<rate>[\d.]+|\?)(?P<unit>[a-zA-Z]*/[a-zA-Z]+)"
     r"(?:,\s*(?P<post>[^\]]*))?\]"
 )
+# A bar that knows no total, or has none to do.
+_COUNTER = re.compile(r"(?:.*: )?[\d.]+[kMGT]?[a-zA-Z]* \[[\d:]+, +(?:[\d.]+|\?)[a-zA-Z]*/[a-zA-Z]+\]")
 _METRIC = re.compile(r"(?P<key>[A-Za-z_][\w/.]*)\s*[:=]\s*(?P<value>[-+]?(?:nan|inf|\d[\d.]*(?:e[-+]?\d+)?))", re.I)
 _UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
@@ -93,7 +95,7 @@ _LINES: tuple[tuple[re.Pattern[str], _Maker], ...] = (
     (re.compile(r"^Removing old save: (.+)"), lambda m: (SaveRemoved(m[1]),)),
     (re.compile(r"^#### IMPORTANT RESUMING FROM (.+) ####"), lambda m: (Phase("resuming"), Resuming(m[1]))),
     (re.compile(r"^Found step (\d+) in metadata"), lambda m: (ResumedAt(int(m[1])),)),
-    (re.compile(r"^Error processing image: (.+)"), lambda m: (ImageDropped(m[1]),)),
+    (re.compile(r"^Error processing (?:image|video): (.+)"), lambda m: (ImageDropped(m[1]),)),
     (re.compile(r"^loss is (?:nan|inf)"), lambda m: (LossNotFinite(),)),
     (re.compile(r"^# OOM during training step, skipping batch (\d+)/\d+"), lambda m: (BatchSkipped(int(m[1])),)),
     (re.compile(r"^Job stopped$"), lambda m: (Ended(),)),
@@ -166,7 +168,7 @@ class OutputReader:
 
     def _take_line(self, line: str) -> None:
         text = line.rstrip()
-        if not text.strip() or self._is_of_dump(text) or _HIDDEN.match(text):
+        if not text.strip() or self._is_of_dump(text) or _HIDDEN.match(text) or _COUNTER.fullmatch(text):
             return
         self._note_traceback(text)
         self._note_network(text)
@@ -193,8 +195,11 @@ class OutputReader:
         for event in made:
             if isinstance(event, Phase):
                 self._enter(event.name)
-            else:
-                events.append(event)
+                continue
+            if isinstance(event, ImageDropped):
+                # It was told before, and nobody died of it.
+                self._exceptions.clear()
+            events.append(event)
         return events
 
     def _is_of_dump(self, text: str) -> bool:

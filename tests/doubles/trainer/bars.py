@@ -61,9 +61,12 @@ class Bar:
         rate = self._rate
         left = _clock((self._total - self._done) / rate) if rate else "?"
         pace = "?it/s" if not rate else (f"{rate:5.2f}it/s" if rate >= 1 else f"{1 / rate:5.2f}s/it")
-        share = self._done / self._total if self._total else 1.0
+        share = self._done / max(1, self._total)
         postfix = f", {self._postfix}" if self._postfix else ""
         label = f"{self._label}: " if self._label else ""
+        if not self._total:
+            self._put(f"\r{label}{self._done}it [{_clock(elapsed)}, {pace}]")
+            return
         self._put(
             f"\r{label}{100 * share:3.0f}%|{_blocks(share)}| {self._done}/{self._total} "
             f"[{_clock(elapsed)}<{left}, {pace}{postfix}]"

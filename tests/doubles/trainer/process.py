@@ -47,7 +47,7 @@ class TrainProcess:
         self.kept = int(save.get("max_step_saves_to_keep", 5))
         self.sample_every = int(sample.get("sample_every", 100))
         self.makes_samples = not train.get("disable_sampling")
-        self.prompts = list(sample.get("prompts", []))
+        self.prompts = _prompts(sample)
         self.speed_every = int(config.get("performance_log_every", 0))
         self.control = Control(config.get("sqlite_db_path"), is_off=self.faults.has("no_control"))
         self.step = self.start = self.last_save_step = 0
@@ -162,14 +162,15 @@ class TrainProcess:
         for dataset in self.config.get("datasets", []):
             resolutions = dataset.get("resolution", 512)
             for resolution in resolutions if isinstance(resolutions, list) else [resolutions]:
-                self._read_dataset(Path(dataset["folder_path"]), int(resolution))
+                self._read_dataset(Path(dataset["folder_path"]), int(resolution), int(dataset.get("num_repeats", 1)))
 
-    def _read_dataset(self, folder: Path, resolution: int) -> None:
-        print(f"Dataset: {folder}")
+    def _read_dataset(self, folder: Path, resolution: int, repeats: int) -> None:
         if not folder.is_dir():
             raise FileNotFoundError(2, "No such file or directory", str(folder))
+        print(f"Dataset: {folder}")
         print("  -  Preprocessing image dimensions")
-        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES)
+        # Each repeat is read, and counted, for itself.
+        paths = _pictures(folder) * repeats
         bar = Bar("", len(paths))
         images = []
         for path in paths:
@@ -177,14 +178,13 @@ class TrainProcess:
                 if not is_picture(path):
                     raise ValueError(f"cannot identify image file '{path}'")
                 images.append(path)
-            except ValueError:
-                traceback.print_exc()
-                print(f"Error processing image: {path}")
+            except ValueError as exc:
+                print(f"{traceback.format_exc()}\nError processing image: {path}\n{exc}")
             bar.update()
         write("\n")
+        print(f"  -  Found {len(images)} images")
         if not images:
             raise AssertionError(f"no images found in {folder}")
-        print(f"  -  Found {len(images)} images")
         print(f"Bucket sizes for {folder}:\n{resolution}x{resolution}: {len(images)} files\n1 buckets made")
         print(f"Caching latents for {folder}\n - Saving latents to disk")
         (folder / ".aitk_size.json").write_text("{}")
@@ -272,7 +272,7 @@ class TrainProcess:
         if self.control.is_asked("stop") and not self.faults.has("ignore_stop"):
             self.control.tell(status="stopped", info="Job stopped")
             self.is_stopping = True
-            raise RuntimeError("Job stopped")
+            raise Exception("Job stopped")
 
     def _save(self, step: int | None) -> None:
         """`None`: the end. The stop flag is looked at first: a stop that comes too early skips the save."""
@@ -332,3 +332,13 @@ class OutOfMemoryError(RuntimeError):
 
 class GatedRepoError(OSError):
     pass
+
+
+def _pictures(folder: Path) -> list[Path]:
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES)
+    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+
+
+def _prompts(sample: dict[str, Any]) -> list[str]:
+    """Both ways of writing them down; the newer one wins."""
+    return [str(each["prompt"]) for each in sample.get("samples") or ()] or list(sample.get("prompts", []))
