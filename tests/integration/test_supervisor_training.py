@@ -487,7 +487,8 @@ def test_a_trainer_whose_supervisor_is_killed_ends_by_itself(bench: Bench, tmp_p
 
 def test_logs_go_on_where_the_last_attempt_left_them(bench: Bench) -> None:
     bench.step_s = 0.05
-    bench.run("kill_at=20")
+    bench.run("kill_at=23")
+    bench.events.clear()
     bench.run()
 
     log = (bench.store / "trainer.log").read_text()
@@ -496,6 +497,8 @@ def test_logs_go_on_where_the_last_attempt_left_them(bench: Bench) -> None:
     # A killed one has not written the losses of its last quarter second; the first step of an attempt has none.
     assert set(steps) >= {*range(1, 12), *range(17, 24)}
     assert len(set(steps)) == len(steps)
+    # What was lost is not told as what is trained now.
+    assert [step for event in bench.of("losses") for step, _ in event["points"]] == list(range(17, 24))
 
 
 def test_samples_do_not_wait_for_the_next_save(bench: Bench) -> None:

@@ -108,6 +108,8 @@ def test_losses_are_read_while_they_are_written(tmp_path: Path) -> None:
     # What was in the WAL is in the copy, which has none.
     assert len(read_losses(tmp_path / "copy.db")) == 4
     assert [path.name for path in tmp_path.glob("copy.db*")] == ["copy.db"]
+    assert copy_log(tmp_path / "copy.db", tmp_path / "part.db", until=2)
+    assert [loss.step for loss in read_losses(tmp_path / "part.db")] == [1, 2]
 
 
 def test_no_losses_are_no_error(tmp_path: Path) -> None:
