@@ -498,6 +498,8 @@ def test_logs_go_on_where_the_last_attempt_left_them(bench: Bench) -> None:
     assert set(steps) >= {*range(1, 12), *range(17, 24)}
     assert len(set(steps)) == len(steps)
     # What was lost is not told as what is trained now.
+    kinds = [event["type"] for event in bench.events]
+    assert kinds.index("step") < kinds.index("losses")
     assert [step for event in bench.of("losses") for step, _ in event["points"]] == list(range(17, 24))
 
 
