@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from comfymodal.training.ai_toolkit.control import ControlDatabase
 from comfymodal.training.ai_toolkit.output import OutputReader
 from comfymodal.training.events import Bar, Event, Failed, Said, Step
@@ -36,15 +38,18 @@ class Stand:
     train: Mapping[str, Any] = field(default_factory=dict)
     sample: Mapping[str, Any] = field(default_factory=lambda: {"prompts": ["a cat", "a dog"], "sample_every": 6})
     save_every: int = 5
-    stops: bool = False
-    pictures: Mapping[str, bytes] = field(default_factory=lambda: {f"{number}.jpg": PICTURE for number in range(5)})
-    model: str = "/data/models/tiny-sd"
+    step_s: float = 0.0
+    pictures: Mapping[str, bytes] | None = field(
+        default_factory=lambda: {f"{number}.jpg": PICTURE for number in range(5)}
+    )
+    """None: not even a folder."""
 
     def run(self, faults: str = "") -> bytes:
         """What it prints."""
         dataset = self.root / "dataset"
-        dataset.mkdir()
-        for name, content in self.pictures.items():
+        if self.pictures is not None:
+            dataset.mkdir()
+        for name, content in (self.pictures or {}).items():
             (dataset / name).write_bytes(content)
         process = {
             "type": "diffusion_trainer",
@@ -52,7 +57,7 @@ class Stand:
             "sqlite_db_path": str(self._control.path),
             "performance_log_every": 10,
             "logging": {"use_ui_logger": True, "log_every": 1},
-            "model": {"name_or_path": self.model, "arch": "sd1"},
+            "model": {"name_or_path": "/data/models/tiny-sd", "arch": "sd1"},
             "network": {"type": "lora", "linear": 4},
             "train": {"steps": 12, **self.train},
             "save": {"save_every": self.save_every, "max_step_saves_to_keep": 2},
@@ -66,7 +71,7 @@ class Stand:
         done = subprocess.run(
             [sys.executable, "run.py", config],
             cwd=TRAINER,
-            env={**os.environ, **environ, "STANDIN_STEP_S": "0.02", "STANDIN_FAULTS": faults},
+            env={**os.environ, **environ, "STANDIN_STEP_S": str(self.step_s), "STANDIN_FAULTS": faults},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             check=False,
@@ -82,10 +87,9 @@ class Stand:
         with closing(sqlite3.connect(self._control.path)) as database, database:
             columns = "status, info, step, save_now, stop, speed_string"
             new = ", ".join(f"new.{column}" for column in columns.split(", "))
-            stop = "UPDATE Job SET stop = 1 WHERE new.step = 7;" if self.stops else ""
             database.executescript(
                 f"CREATE TABLE history({columns}); CREATE TRIGGER keep AFTER UPDATE ON Job "
-                f"BEGIN INSERT INTO history VALUES ({new}); {stop} END;"
+                f"BEGIN INSERT INTO history VALUES ({new}); END;"
             )
 
     def history(self) -> list[str]:
@@ -119,7 +123,7 @@ def captured(name: str) -> bytes:
 
 
 def test_a_run_with_samples_and_saves_looks_the_same(tmp_path: Path) -> None:
-    stand = Stand(tmp_path)
+    stand = Stand(tmp_path, step_s=0.02)
 
     assert shape(stand.run()) == shape(captured("70_control"))
     assert without_speed(stand.history()) == without_speed((LOGS / "70_control.history.txt").read_text().splitlines())
@@ -133,7 +137,7 @@ THIRTY: Any = {
 
 
 def test_an_interrupt_looks_the_same(tmp_path: Path) -> None:
-    stand = Stand(tmp_path, **THIRTY)
+    stand = Stand(tmp_path, **THIRTY, step_s=0.02)
 
     assert shape(stand.run("interrupt_at=15")) == shape(captured("71_interrupted"))
     # The step it says last is that of its last save.
@@ -158,3 +162,36 @@ def test_losses_that_are_no_numbers_look_the_same(tmp_path: Path) -> None:
     stand = Stand(tmp_path, **THIRTY)
 
     assert shape(stand.run("nan_from=1")) == shape(captured("73_not_finite"))
+
+
+def test_an_optimizer_that_cannot_be_saved_looks_the_same(tmp_path: Path) -> None:
+    stand = Stand(tmp_path, **THIRTY)
+
+    def told(data: bytes) -> list[str]:
+        # Why it cannot is the disk's word there and torch's here.
+        return [line for line in shape(data) if not re.search(r"Errno|enforce fail", line)]
+
+    assert told(stand.run("optimizer_full_at=10+20+30")) == told(captured("74_optimizer_unsaved"))
+
+
+@pytest.mark.parametrize(
+    ("log", "faults", "pictures", "cause"),
+    [
+        ("76_missing_model", "no_model", {"1.jpg": PICTURE}, "model_not_found"),
+        ("77_missing_dataset", "", None, "file_missing"),
+        ("78_empty_dataset", "", {}, "dataset_empty"),
+        ("79_no_modules", "no_modules", {"1.jpg": PICTURE}, "no_modules"),
+    ],
+)
+def test_failures_look_the_same(
+    tmp_path: Path, log: str, faults: str, pictures: Mapping[str, bytes] | None, cause: str
+) -> None:
+    ours, theirs = Stand(tmp_path, pictures=pictures).run(faults), captured(log)
+
+    assert _without_traceback(shape(ours)) == _without_traceback(shape(theirs))
+    assert shape(ours)[-1] == shape(theirs)[-1]
+    assert [each.failure.cause for each in read(theirs) + read(ours) if isinstance(each, Failed)] == [cause, cause]
+
+
+def _without_traceback(lines: list[str]) -> list[str]:
+    return lines[: lines.index("Result:")]

@@ -91,6 +91,12 @@ _SIGNATURES = (
         "check model.name_or_path and model.arch; a gated model needs a token in training.secret",
     ),
     _signature(
+        "no_modules",
+        r"There are not any lora modules in this network",
+        "the network was built with 0 modules: nothing would be trained",
+        "check network.network_kwargs.only_if_contains and ignore_if_contains against model.arch",
+    ),
+    _signature(
         "dataset_empty",
         r"no images found in (?P<found>.+)",
         "no images were found in {found}",

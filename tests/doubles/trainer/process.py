@@ -108,6 +108,9 @@ class TrainProcess:
             # It holds the pipe as loaders of data do.
             script = "import time; time.sleep(120)"
             subprocess.Popen([sys.executable, "-c", script, self.folder], stdin=subprocess.DEVNULL)
+        if self.faults.has("no_model"):
+            said = f'The provided pretrained_model_name_or_path "{self.config["model"]["name_or_path"]}"'
+            raise ValueError(f"{said} is neither a valid local path nor a valid repo id. Please check the parameter.")
         bar = Bar("Loading pipeline components...", 5)
         weights = Bar("Loading weights", 36)
         weights.update()
@@ -134,6 +137,8 @@ class TrainProcess:
         print("neuron dropout: p=None, rank dropout: p=None, module dropout: p=None")
         print("create LoRA for Text Encoder: 0 modules.")
         print(f"create LoRA for U-Net: {0 if self.faults.has('no_modules') else 48} modules.")
+        if self.faults.has("no_modules"):
+            raise ValueError("There are not any lora modules in this network. Check your config and try again")
         print("enable LoRA for U-Net")
 
     def _resume(self) -> int:
