@@ -120,8 +120,20 @@ def _spec(job: Mapping[str, Any], values: TrainingConfig, store: Path, staging: 
         save_every=values.save_every or None,
         keep=Keep(**_known(Keep, job.get("keep"))),
         limits=Limits(**_known(Limits, job.get("limits"))),
-        expected_images=staging.expected_images,
+        expected_images=_expected_images(staging, values),
     )
+
+
+def _expected_images(staging: Staging, values: TrainingConfig) -> dict[str, int]:
+    """By folder, as the trainer counts: each repeat for itself."""
+    found: dict[str, int] = {}
+    for each in staging.locations:
+        if each.images is None or "datasets" not in each.path:
+            continue
+        index = int(each.path[each.path.index("datasets") + 1])
+        count = each.images * max(1, values.datasets[index].num_repeats)
+        found[str(each.at)] = min(count, found.get(str(each.at), count))
+    return found
 
 
 def _hooks(place: StoragePlace) -> Hooks:

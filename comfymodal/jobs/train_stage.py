@@ -29,7 +29,7 @@ class Location:
     source: Path
     at: Path
     images: int | None
-    """How many the trainer must find there; None where nobody counted."""
+    """How many there are for the trainer to find; None where nobody counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +44,6 @@ class Staging:
     def texts(self) -> dict[KeyPath, str]:
         """What the config is to say, by path."""
         return {each.path: str(each.at) for each in self.locations}
-
-    @property
-    def expected_images(self) -> dict[str, int]:
-        return {str(each.at): each.images for each in self.locations if each.images is not None}
 
     def bring(self) -> None:
         """Copy what is to be copied. Raises `NotFoundError`, `TransferError`, and `CancelledError` once asked to."""

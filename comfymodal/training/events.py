@@ -67,9 +67,9 @@ class WeightsSaved:
 
 @dataclass(frozen=True, slots=True)
 class OptimizerSaved:
-    """Only now what was saved is a whole that can be gone on from."""
+    """Only now what was saved is a whole that can be gone on from. `path` is None when it could not be saved."""
 
-    path: str
+    path: str | None
 
 
 @dataclass(frozen=True, slots=True)

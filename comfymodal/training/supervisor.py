@@ -208,7 +208,7 @@ class _Supervision:
         if restored.checkpoint is not None:
             self.resumed_from = self.saved_step = self.watch.step = restored.checkpoint.step
             self.watch.begins_at = self._loss_step = restored.checkpoint.step
-            self.trainer.take_up(self.spec.store)
+            self.trainer.take_up(self.spec.store, restored.checkpoint.step)
             if restored.checkpoint.optimizer is None:
                 self.watch.warn("optimizer_lost", "the optimizer's state is lost: it starts afresh")
         self._tell()
@@ -250,7 +250,7 @@ class _Supervision:
         if not self.trainer.ask("stop"):
             return True
         ending.asked_stop_at = now
-        # Before its first step it looks at nothing, and has nothing to lose.
+        # Before its first step it has nothing to lose, and while it loads it looks at nothing for minutes.
         return self.watch.started_step is None
 
     def _obey(self, now: float) -> None:
@@ -324,11 +324,12 @@ class _Supervision:
 
     def _hand_over(self, told: SaveTold, publisher: Publisher) -> None:
         saved = self.trainer.saved(told.paths)
-        optimizer = Path(told.optimizer)
+        # Of a save that failed there may be a piece.
+        optimizer = Path(told.optimizer) if told.optimizer is not None else None
         publisher.publish(
             Pair.just_saved(
                 saved.weights,
-                optimizer if optimizer.is_file() else None,
+                optimizer if optimizer is not None and optimizer.is_file() else None,
                 is_final=saved.is_final,
                 announced_step=told.step,
             )

@@ -77,8 +77,10 @@ class Trainer(Protocol):
     def losses(self, after: int) -> Sequence[tuple[int, float]]:
         """`(step, loss)` of the steps beyond `after`."""
 
-    def take_up(self, folder: Path) -> None:
-        """Go on with the logs that `keep_logs` put there in an earlier attempt, if any. Called before `prepare`."""
+    def take_up(self, folder: Path, step: int) -> None:
+        """Go on with the logs that `keep_logs` put there in an earlier attempt, if any, up to the step that is gone on
+        from. Called before `prepare`.
+        """
 
     def keep_logs(self, folder: Path) -> None:
         """Put what else is worth keeping into `folder`, whole. Called while it runs and after. Raises `OSError`."""

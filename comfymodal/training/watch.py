@@ -62,7 +62,7 @@ class SaveTold:
     """A save has ended; `paths` are its weights as the trainer told them."""
 
     paths: tuple[str, ...]
-    optimizer: str
+    optimizer: str | None
     step: int | None
 
 
@@ -107,7 +107,6 @@ class Watch:
     _paths: list[str] = field(default_factory=list)
     _is_advised: bool = False
     _is_share_told: bool = False
-    _is_bad: bool = False
 
     def begin(self, now: float) -> None:
         self.moved_at = self._phase_since = now
@@ -161,10 +160,9 @@ class Watch:
         if self.started_step is None:
             self.started_step = event.done
             self._require_begun(event.done)
-        if event.done > self.step:
-            # Each step has two bars or one; what was said of its loss stands before its first.
-            self.not_finite_in_row = self.not_finite_in_row if self._is_bad else 0
-            self._is_bad = False
+        if event.loss and math.isfinite(event.loss):
+            # Zero is what is shown of one that was no number. Counts of bars tell nothing: a step has one or two.
+            self.not_finite_in_row = 0
         self.step, self.pace_s = event.done, event.seconds_per_step or self.pace_s
         if event.loss is not None:
             # JSON knows no NaN.
@@ -239,7 +237,6 @@ class Watch:
     def on_not_finite(self, event: LossNotFinite, now: float) -> None:
         self.not_finite += 1
         self.not_finite_in_row += 1
-        self._is_bad = True
         if self.not_finite_in_row >= self.limits.not_finite_in_row:
             self.abort = Failure(
                 "not_finite",

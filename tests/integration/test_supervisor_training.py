@@ -195,6 +195,14 @@ def test_a_save_that_was_cut_off_does_not_count(bench: Bench, fault: str) -> Non
     assert bench.run()["resumed_from"] == 8
 
 
+def test_weights_whose_optimizer_could_not_be_saved_are_kept(bench: Bench) -> None:
+    outcome = bench.run("optimizer_full_at=16+24")
+
+    assert (outcome["status"], outcome["final"]["step"], outcome["final"]["optimizer"]) == ("succeeded", 24, None)
+    assert [bool(each["optimizer"]) for each in outcome["checkpoints"]] == [True, False, False]
+    assert {each["code"] for each in outcome["warnings"]} == {"optimizer_not_saved"}
+
+
 @pytest.mark.parametrize("file", ["weights", "optimizer"])
 def test_a_checkpoint_that_went_bad_on_the_volume_is_passed_over(bench: Bench, file: str) -> None:
     killed = bench.run("kill_at=20")
@@ -321,7 +329,8 @@ def test_what_is_raised_into_the_supervisor_saves_and_is_raised_again(bench: Ben
 
 
 def test_a_stalled_trainer_is_ended_and_goes_on_next_time(bench: Bench) -> None:
-    stalled = bench.run("hang_at=13")
+    # Step 13 is the first that is seen after the samples.
+    stalled = bench.run("hang_at=14")
 
     assert (stalled["status"], stalled["error"]["cause"], stalled["may_pass"]) == ("failed", "stalled", True)
     assert "step 13" in stalled["error"]["message"]
@@ -477,13 +486,21 @@ def test_a_trainer_whose_supervisor_is_killed_ends_by_itself(bench: Bench, tmp_p
 
 
 def test_logs_go_on_where_the_last_attempt_left_them(bench: Bench) -> None:
-    bench.run("kill_at=20")
+    bench.step_s = 0.05
+    bench.run("kill_at=23")
+    bench.events.clear()
     bench.run()
 
     log = (bench.store / "trainer.log").read_text()
     assert [line.rpartition(" ")[2] for line in log.splitlines() if line.startswith("---")] == ["0", "16"]
     steps = [loss.step for loss in read_losses(bench.store / "loss_log.db")]
-    assert steps == list(range(1, 24))
+    # A killed one has not written the losses of its last quarter second; the first step of an attempt has none.
+    assert set(steps) >= {*range(1, 12), *range(17, 24)}
+    assert len(set(steps)) == len(steps)
+    # What was lost is not told as what is trained now.
+    kinds = [event["type"] for event in bench.events]
+    assert kinds.index("step") < kinds.index("losses")
+    assert [step for event in bench.of("losses") for step, _ in event["points"]] == list(range(17, 24))
 
 
 def test_samples_do_not_wait_for_the_next_save(bench: Bench) -> None:
@@ -522,8 +539,8 @@ def test_the_stand_in_prints_what_the_real_one_printed(bench: Bench) -> None:
     folder = bench.root / "again" / "run" / "tiny"
     CheckpointStore(bench.store).restore(folder)
     config = {**bench.config()}
-    config["config"]["process"][0] |= {"training_folder": str(folder.parent), "sample": {"prompts": []}}
-    config["config"]["process"][0]["train"]["steps"] = 17
+    config["config"]["process"][0] |= {"training_folder": str(folder.parent)}
+    config["config"]["process"][0]["train"] |= {"steps": 17, "disable_sampling": True}
     (bench.root / "again.json").write_text(json.dumps(config))
     done = subprocess.run(
         [sys.executable, "run.py", bench.root / "again.json"],

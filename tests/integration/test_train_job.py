@@ -54,6 +54,7 @@ class Bench:
     rank: int = 4
     publish: Mapping[str, Any] | None = field(default_factory=dict)
     images: int | None = 5
+    repeats: int = 1
     runs: int = 0
 
     @property
@@ -92,7 +93,7 @@ class Bench:
             "network": {"type": "lora", "linear": self.rank, "linear_alpha": self.rank},
             "train": {"steps": self.steps, "lr": 1e-4},
             "save": {"save_every": self.save_every, "max_step_saves_to_keep": 2},
-            "datasets": [{"folder_path": "/datasets/sets/d1", "resolution": [64]}],
+            "datasets": [{"folder_path": "/datasets/sets/d1", "resolution": [64], "num_repeats": self.repeats}],
             "sample": {"prompts": ["a cat", "a dog"], "sample_every": 12},
         }
         location = {
@@ -483,8 +484,10 @@ def test_a_loss_that_is_no_number_is_named(bench: Bench) -> None:
     assert not bench.lora.exists()
 
 
-def test_too_few_images_are_noticed_before_it_trains(bench: Bench) -> None:
-    bench.images = 6
+# Ten are found of the five there are when each counts twice.
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_too_few_images_are_noticed_before_it_trains(bench: Bench, repeats: int) -> None:
+    bench.images, bench.repeats = 6, repeats
     place = bench.place
 
     outcome = bench.run(place=place)

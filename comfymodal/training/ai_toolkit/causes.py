@@ -73,6 +73,12 @@ _SIGNATURES = (
         "check model.name_or_path; a private model needs a token in training.secret",
     ),
     _signature(
+        "model_not_found",
+        r"pretrained_model_name_or_path \"(?P<found>[^\"]+)\" is neither a valid local path nor a valid repo id",
+        "the base model {found} is neither a folder there nor a repository on Hugging Face",
+        "check model.name_or_path",
+    ),
+    _signature(
         "offline",
         r"LocalEntryNotFoundError",
         "the base model is not in the cache and Hugging Face cannot be reached",
@@ -83,6 +89,12 @@ _SIGNATURES = (
         r"(?P<found>[\w.-]+/[\w.-]+) does not appear to have a file named",
         "the base model {found} is not in the layout this architecture needs, or cannot be downloaded",
         "check model.name_or_path and model.arch; a gated model needs a token in training.secret",
+    ),
+    _signature(
+        "no_modules",
+        r"There are not any lora modules in this network",
+        "the network was built with 0 modules: nothing would be trained",
+        "check network.network_kwargs.only_if_contains and ignore_if_contains against model.arch",
     ),
     _signature(
         "dataset_empty",

@@ -56,6 +56,8 @@ def build_environ(environ: Mapping[str, str], job_id: str) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "NO_ALBUMENTATIONS_UPDATE": "1",
+        # All it does: no table of timings, of thirty lines, each time the speed is told.
+        "IS_AI_TOOLKIT_UI": "1",
     }
 
 

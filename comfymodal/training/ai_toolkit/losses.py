@@ -35,8 +35,9 @@ def read_losses(path: Path, *, after: int = -1, key: str = LOSS_KEY) -> tuple[Lo
     return tuple(Loss(int(step), float(value)) for step, value in rows)
 
 
-def copy_log(path: Path, target: Path) -> bool:
-    """Copy the log as it is this moment: a plain copy would miss what is in the WAL. False when there is none.
+def copy_log(path: Path, target: Path, *, until: int | None = None) -> bool:
+    """Copy the log as it is this moment, or its steps up to `until`: a plain copy would miss what is in the WAL. False
+    when there is none.
 
     Raises `OSError` when `target` cannot be written.
     """
@@ -44,6 +45,10 @@ def copy_log(path: Path, target: Path) -> bool:
     try:
         with _open(path) as source, contextlib.closing(sqlite3.connect(target)) as copy:
             source.backup(copy)
+            if until is not None:
+                for table in ("metrics", "steps"):
+                    copy.execute(f"DELETE FROM {table} WHERE step > ?", (until,))
+                copy.commit()
             # The copy lies on a volume, for readers of one file.
             copy.execute("PRAGMA journal_mode=DELETE")
     except sqlite3.Error:

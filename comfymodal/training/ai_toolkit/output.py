@@ -46,6 +46,8 @@ _BAR = re.compile(
     r"\[(?P<elapsed>[\d:]+)<(?P<eta>[\d:?]+),\s*(?P<rate>[\d.]+|\?)(?P<unit>[a-zA-Z]*/[a-zA-Z]+)"
     r"(?:,\s*(?P<post>[^\]]*))?\]"
 )
+# A bar that knows no total, or has none to do.
+_COUNTER = re.compile(r"(?:.*: )?[\d.]+[kMGT]?[a-zA-Z]* \[[\d:]+, +(?:[\d.]+|\?)[a-zA-Z]*/[a-zA-Z]+\]")
 _METRIC = re.compile(r"(?P<key>[A-Za-z_][\w/.]*)\s*[:=]\s*(?P<value>[-+]?(?:nan|inf|\d[\d.]*(?:e[-+]?\d+)?))", re.I)
 _UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
@@ -76,16 +78,24 @@ _EXCEPTION = re.compile(r"^(?P<kind>[A-Za-z_][\w.]*)(?:: (?P<message>.*))?$")
 # Said after every failure before a job exists; it only confuses.
 _HIDDEN = re.compile(r"^Error running on_error: ")
 
+_OPTIMIZER_UNSAVED = Warned(
+    "optimizer_not_saved",
+    "the optimizer's state could not be saved: whoever goes on from this checkpoint starts it afresh",
+    "see the line before in the trainer's log; most likely the disk is full",
+)
+
 _Maker = Callable[[re.Match[str]], tuple[Event, ...]]
 
 _LINES: tuple[tuple[re.Pattern[str], _Maker], ...] = (
     (re.compile(r"^Saving at step (\d+)"), lambda m: (Phase("saving"), SaveStarted(int(m[1])))),
     (re.compile(r"^Saved checkpoint to (.+)"), lambda m: (Phase("saving"), WeightsSaved(m[1]))),
     (re.compile(r"^Saved optimizer to (.+)"), lambda m: (OptimizerSaved(m[1]),)),
+    # The weights are whole, and the trainer goes on.
+    (re.compile(r"^Could not save optimizer$"), lambda m: (_OPTIMIZER_UNSAVED, OptimizerSaved(None))),
     (re.compile(r"^Removing old save: (.+)"), lambda m: (SaveRemoved(m[1]),)),
     (re.compile(r"^#### IMPORTANT RESUMING FROM (.+) ####"), lambda m: (Phase("resuming"), Resuming(m[1]))),
     (re.compile(r"^Found step (\d+) in metadata"), lambda m: (ResumedAt(int(m[1])),)),
-    (re.compile(r"^Error processing image: (.+)"), lambda m: (ImageDropped(m[1]),)),
+    (re.compile(r"^Error processing (?:image|video): (.+)"), lambda m: (ImageDropped(m[1]),)),
     (re.compile(r"^loss is (?:nan|inf)"), lambda m: (LossNotFinite(),)),
     (re.compile(r"^# OOM during training step, skipping batch (\d+)/\d+"), lambda m: (BatchSkipped(int(m[1])),)),
     (re.compile(r"^Job stopped$"), lambda m: (Ended(),)),
@@ -158,7 +168,7 @@ class OutputReader:
 
     def _take_line(self, line: str) -> None:
         text = line.rstrip()
-        if not text.strip() or self._is_of_dump(text) or _HIDDEN.match(text):
+        if not text.strip() or self._is_of_dump(text) or _HIDDEN.match(text) or _COUNTER.fullmatch(text):
             return
         self._note_traceback(text)
         self._note_network(text)
@@ -185,8 +195,11 @@ class OutputReader:
         for event in made:
             if isinstance(event, Phase):
                 self._enter(event.name)
-            else:
-                events.append(event)
+                continue
+            if isinstance(event, ImageDropped):
+                # It was told before, and nobody died of it.
+                self._exceptions.clear()
+            events.append(event)
         return events
 
     def _is_of_dump(self, text: str) -> bool:

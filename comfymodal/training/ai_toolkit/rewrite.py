@@ -15,7 +15,7 @@ from comfymodal.training.ai_toolkit.expand import default_save_every
 from comfymodal.training.ai_toolkit.override import typed
 from comfymodal.training.ai_toolkit.schema import Kind, kind_of
 from comfymodal.training.ai_toolkit.subject import Subject, key_of, schema_place, subject_of
-from comfymodal.training.config import Changed, Config, Draft, KeyPath, Problem, Where, texts_in
+from comfymodal.training.config import Changed, Config, Draft, KeyPath, Problem, Where, as_list, as_mapping, texts_in
 
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 
@@ -146,3 +146,17 @@ def _defaults(draft: Draft, subject: Subject) -> None:
         draft.set(subject.at("save.save_every"), default_save_every(steps), "the trainer's own is 1000")
     draft.default(subject.at("save.max_step_saves_to_keep"), 4, "the trainer's own is 5")
     draft.default(subject.at("train.dtype"), "bf16", "the trainer's own is fp32")
+    _negative_prompts(draft, subject)
+
+
+def _negative_prompts(draft: Draft, subject: Subject) -> None:
+    sample = as_mapping(subject.process.get("sample"))
+    if not (sample.get("prompts") or sample.get("samples")):
+        return
+    items = [
+        ("samples", index) for index, item in enumerate(as_list(sample.get("samples"))) if "neg" in as_mapping(item)
+    ]
+    for where in [(), *items]:
+        at = (*subject.at("sample"), *where, "neg")
+        if not isinstance(draft.get(at), str):
+            draft.set(at, "", "the trainer's own is none, of which its tokenizer dies at the first sample")

@@ -84,9 +84,9 @@ class AiToolkit:
     def losses(self, after: int) -> Sequence[tuple[int, float]]:
         return [(loss.step, loss.value) for loss in read_losses(self.folder / layout.LOSS_FILE, after=after)]
 
-    def take_up(self, folder: Path) -> None:
-        # It drops what lies beyond the step it goes on from.
-        copy_log(folder / layout.LOSS_FILE, self.folder / layout.LOSS_FILE)
+    def take_up(self, folder: Path, step: int) -> None:
+        # The trainer drops what lies beyond as well, with its first loss: until then they would be told as new.
+        copy_log(folder / layout.LOSS_FILE, self.folder / layout.LOSS_FILE, until=step)
 
     def keep_logs(self, folder: Path) -> None:
         part = self.scratch / layout.LOSS_FILE

@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+WRITE_EVERY_S = 0.25
+
 
 class Control:
     """Takes part only when there is a database and a job in it, as a `diffusion_trainer` does."""
@@ -43,28 +45,46 @@ class Control:
 
 
 class LossLog:
-    """WAL, left as it is when the process is killed."""
+    """WAL; written four times a second, and what is not written yet is lost with a process that ends otherwise."""
 
-    def __init__(self, path: Path, *, first_step: int) -> None:
+    def __init__(self, path: Path) -> None:
         self._database = sqlite3.connect(path)
-        self._database.execute("PRAGMA journal_mode=WAL")
         self._database.executescript(
-            "CREATE TABLE IF NOT EXISTS steps(step INTEGER PRIMARY KEY, wall_time REAL);"
-            "CREATE TABLE IF NOT EXISTS metrics(step INTEGER, key TEXT, value_real REAL, value_text TEXT,"
-            " PRIMARY KEY(step, key));"
-            "CREATE TABLE IF NOT EXISTS metric_keys(key TEXT PRIMARY KEY);"
+            "PRAGMA journal_mode=WAL; PRAGMA foreign_keys=ON;"
+            "CREATE TABLE IF NOT EXISTS steps(step INTEGER PRIMARY KEY, wall_time REAL NOT NULL);"
+            "CREATE TABLE IF NOT EXISTS metric_keys(key TEXT PRIMARY KEY, first_seen_step INTEGER,"
+            " last_seen_step INTEGER);"
+            "CREATE TABLE IF NOT EXISTS metrics(step INTEGER NOT NULL, key TEXT NOT NULL, value_real REAL,"
+            " value_text TEXT, PRIMARY KEY(step, key),"
+            " FOREIGN KEY(step) REFERENCES steps(step) ON DELETE CASCADE);"
+            "CREATE INDEX IF NOT EXISTS idx_metrics_key_step ON metrics(key, step);"
         )
-        for table in ("steps", "metrics"):
-            self._database.execute(f"DELETE FROM {table} WHERE step > ?", (first_step,))
-        self._database.commit()
+        self._pending: list[tuple[int, str, float]] = []
+        self._written_at = time.monotonic()
+        self._is_pruned = False
 
     def add(self, step: int, loss: float, lr: float) -> None:
-        if step == 0:
-            return
+        if not self._is_pruned:
+            # Of an attempt that came further; `metrics` follows.
+            with self._database:
+                self._database.execute("DELETE FROM steps WHERE step > ?", (step,))
+            self._is_pruned = True
+        self._pending += [(step, "learning_rate", lr), (step, "loss/loss", loss)]
+        if time.monotonic() - self._written_at >= WRITE_EVERY_S:
+            self.write()
+
+    def write(self) -> None:
         with self._database:
-            self._database.execute("INSERT OR REPLACE INTO steps VALUES (?, ?)", (step, time.time()))
-            for key, value in (("loss/loss", loss), ("learning_rate", lr)):
+            for step, key, value in self._pending:
+                self._database.execute("INSERT OR IGNORE INTO steps VALUES (?, ?)", (step, time.time()))
                 self._database.execute("INSERT OR REPLACE INTO metrics VALUES (?, ?, ?, NULL)", (step, key, value))
+                self._database.execute(
+                    "INSERT INTO metric_keys VALUES (?, ?, ?) ON CONFLICT(key) DO UPDATE SET last_seen_step = ?",
+                    (key, step, step, step),
+                )
+        self._pending.clear()
+        self._written_at = time.monotonic()
 
     def close(self) -> None:
+        self.write()
         self._database.close()

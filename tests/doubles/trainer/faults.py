@@ -1,9 +1,10 @@
 """How the stand-in may misbehave.
 
-By step: `kill_at` (SIGKILL to itself), `hang_at`, `error_at`, `disk_full_at` (while saving), `tear_weights_at` and
+By step: `kill_at` (SIGKILL to itself), `hang_at`, `error_at`, `disk_full_at` (while saving),
+`optimizer_full_at` (the same, from the middle of optimizer.pt on: it goes on without), `tear_weights_at` and
 `tear_optimizer_at` (killed in the middle of that file), `inf_at` (from there on the saved weights hold infinities),
 `nan_from`, `nan_until`, `oom_at` (several: `3+4+7`), `interrupt_at` (SIGINT to itself). Without a value:
-`hang_loading`, `hang_at_end`, `oom_loading`, `gated`, `no_modules`, `no_control` (as a plain sd_trainer),
+`hang_loading`, `hang_at_end`, `oom_loading`, `gated`, `no_model`, `no_modules`, `no_control` (as a plain sd_trainer),
 `ignore_stop`, `ignore_checkpoint`, `leave_child` (a loader of data that outlives it), `silent_death`. With a number:
 `slow_save` (seconds between the halves of optimizer.pt), `exit_code` (after the end).
 """

@@ -69,6 +69,8 @@ def write_optimizer(path: Path, step: int, faults: Faults) -> None:
         stream.flush()
         if faults.is_at("tear_optimizer_at", step):
             die()
+        if faults.is_at("optimizer_full_at", step):
+            raise OSError(28, "No space left on device")
         time.sleep(faults.number("slow_save", 0.0))
         stream.write(content[len(content) // 2 :])
 

@@ -16,25 +16,23 @@ RULE = "=" * 40
 def main(arguments: list[str]) -> None:
     print("Running 1 job")
     try:
-        config = read_config(Path(arguments[0]))
+        process = prepare(read_config(Path(arguments[0])))
     except Exception as exc:  # noqa: BLE001 - whatever it is, it is said and raised again
         print(f"Error running job: {exc}")
         print("Error running on_error: cannot access local variable 'job' where it is not associated with a value")
         give_up(exc)
-    process = None
     try:
-        process = prepare(config)
+        print(f"\n{'#' * 45}\n# Running job: {process.name}\n{'#' * 45}\n\n\nRunning  1 process")
         process.run()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as exc:
+        process.on_error(exc)
         # After the bar, on a line of its own; nothing is saved, and the exit code is 0.
         print(f"\n{RULE}\nJob stopped\n{RULE}")
         sys.exit(0)
     except Exception as exc:  # noqa: BLE001
-        if process is not None:
-            process.on_error(exc)
         print(f"Error running job: {exc}")
+        process.on_error(exc)
         give_up(exc)
-    print()
     sys.exit(process.exit_code())
 
 
@@ -57,7 +55,6 @@ def prepare(config: dict[str, Any]) -> TrainProcess:
     if processes[0].get("type") not in KINDS:
         raise ValueError(f"config file is invalid. Unknown process type: {processes[0].get('type')}")
     print(json.dumps(processes[0], indent=4))
-    print(f"\n{'#' * 45}\n# Running job: {config['config']['name']}\n{'#' * 45}\n\n\nRunning  1 process")
     if not processes[0].get("model", {}).get("name_or_path"):
         raise ValueError("name_or_path must be specified")
     return TrainProcess(str(config["config"]["name"]), processes[0])

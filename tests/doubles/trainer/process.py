@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,37 +46,59 @@ class TrainProcess:
         self.save_every = int(save.get("save_every", 1000))
         self.kept = int(save.get("max_step_saves_to_keep", 5))
         self.sample_every = int(sample.get("sample_every", 100))
-        self.prompts = [] if train.get("disable_sampling") else _prompts(sample)
+        self.makes_samples = not train.get("disable_sampling")
+        self.prompts = _prompts(sample)
+        self.speed_every = int(config.get("performance_log_every", 0))
         self.control = Control(config.get("sqlite_db_path"), is_off=self.faults.has("no_control"))
-        self.step = 0
+        self.step = self.start = self.last_save_step = 0
         self.oom_in_row = 0
         self.is_stopping = False
+        self.bar: Bar | None = None
+        if self.control.is_on:
+            print(f'Using SQLite database at {config["sqlite_db_path"]}\nJob ID: "{os.environ["AITK_JOB_ID"]}"')
+            self.control.tell(status="running", info="Starting")
 
     def run(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "config.yaml").write_text(json.dumps(self.config))
-        self.control.tell(status="running", info="Loading model")
+        self._require_going()
+        self.control.tell(info="Loading model")
         self._load()
         self._build_network()
-        start = self._resume()
+        self.step = self.start = self._resume()
+        self._require_going()
         self.control.tell(info="Loading dataset")
         self._read_datasets()
-        if start <= 1 and self.prompts:
+        log = None
+        if self.config.get("logging", {}).get("use_ui_logger"):
+            log = LossLog(self.folder / "loss_log.db")
+        self._require_going()
+        self.control.tell(step=self.step)
+        self.control.tell(info="Training")
+        if self.makes_samples and self.start <= 1:
             print("Generating baseline samples before training")
             self._sample(0)
-        else:
+        elif not self.makes_samples:
             print("Skipping first sample due to config setting")
-        self._train(start)
-        self.step = max(start, self.steps)
+        self._train(log)
+        self.step = max(self.start, self.steps)
         self._save(None)
         if self.faults.has("hang_at_end"):
             hang()
-        self._sample(self.step)
+        if self.makes_samples:
+            self._sample(self.step)
+        print()
+        if log:
+            log.close()
         self.control.tell(status="completed", info="Training completed")
 
-    def on_error(self, exc: Exception) -> None:
-        if not self.is_stopping:
+    def on_error(self, exc: BaseException) -> None:
+        if isinstance(exc, KeyboardInterrupt):
+            self.control.tell(status="stopped", info="Job stopped")
+        elif not self.is_stopping:
             self.control.tell(status="error", info=str(exc))
+        # What it could go on from; its files are the truth.
+        self.control.tell(step=self.last_save_step)
 
     def exit_code(self) -> int:
         return int(self.faults.number("exit_code", 0))
@@ -85,6 +108,9 @@ class TrainProcess:
             # It holds the pipe as loaders of data do.
             script = "import time; time.sleep(120)"
             subprocess.Popen([sys.executable, "-c", script, self.folder], stdin=subprocess.DEVNULL)
+        if self.faults.has("no_model"):
+            said = f'The provided pretrained_model_name_or_path "{self.config["model"]["name_or_path"]}"'
+            raise ValueError(f"{said} is neither a valid local path nor a valid repo id. Please check the parameter.")
         bar = Bar("Loading pipeline components...", 5)
         weights = Bar("Loading weights", 36)
         weights.update()
@@ -111,6 +137,8 @@ class TrainProcess:
         print("neuron dropout: p=None, rank dropout: p=None, module dropout: p=None")
         print("create LoRA for Text Encoder: 0 modules.")
         print(f"create LoRA for U-Net: {0 if self.faults.has('no_modules') else 48} modules.")
+        if self.faults.has("no_modules"):
+            raise ValueError("There are not any lora modules in this network. Check your config and try again")
         print("enable LoRA for U-Net")
 
     def _resume(self) -> int:
@@ -139,14 +167,15 @@ class TrainProcess:
         for dataset in self.config.get("datasets", []):
             resolutions = dataset.get("resolution", 512)
             for resolution in resolutions if isinstance(resolutions, list) else [resolutions]:
-                self._read_dataset(Path(dataset["folder_path"]), int(resolution))
+                self._read_dataset(Path(dataset["folder_path"]), int(resolution), int(dataset.get("num_repeats", 1)))
 
-    def _read_dataset(self, folder: Path, resolution: int) -> None:
-        print(f"Dataset: {folder}")
+    def _read_dataset(self, folder: Path, resolution: int, repeats: int) -> None:
         if not folder.is_dir():
             raise FileNotFoundError(2, "No such file or directory", str(folder))
+        print(f"Dataset: {folder}")
         print("  -  Preprocessing image dimensions")
-        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES)
+        # Each repeat is read, and counted, for itself.
+        paths = _pictures(folder) * repeats
         bar = Bar("", len(paths))
         images = []
         for path in paths:
@@ -154,14 +183,13 @@ class TrainProcess:
                 if not is_picture(path):
                     raise ValueError(f"cannot identify image file '{path}'")
                 images.append(path)
-            except ValueError:
-                traceback.print_exc()
-                print(f"Error processing image: {path}")
+            except ValueError as exc:
+                print(f"{traceback.format_exc()}\nError processing image: {path}\n{exc}")
             bar.update()
         write("\n")
+        print(f"  -  Found {len(images)} images")
         if not images:
             raise AssertionError(f"no images found in {folder}")
-        print(f"  -  Found {len(images)} images")
         print(f"Bucket sizes for {folder}:\n{resolution}x{resolution}: {len(images)} files\n1 buckets made")
         print(f"Caching latents for {folder}\n - Saving latents to disk")
         (folder / ".aitk_size.json").write_text("{}")
@@ -171,29 +199,47 @@ class TrainProcess:
             bar.update()
         write("\n")
 
-    def _train(self, start: int) -> None:
-        log = None
-        if self.config.get("logging", {}).get("use_ui_logger"):
-            log = LossLog(self.folder / "loss_log.db", first_step=start)
-        bar = Bar(self.name, self.steps, done=start)
-        self.control.tell(info="Training")
-        for step in range(start, self.steps):
+    def _train(self, log: LossLog | None) -> None:
+        self.bar = bar = Bar(self.name, self.steps, done=self.start)
+        for step in range(self.start, self.steps):
             self.step = step
             loss = self._one_step(step)
             if loss is not None:
                 bar.postfix(f"lr: {LR:.1e} loss: {loss:.3e}")
-                if log:
-                    log.add(step, loss, LR)
-            if step % self.save_every == 0 and step != start:
-                write("\n")
-                self._save(step)
-            if step % self.sample_every == 0 and step != start:
-                self._sample(step)
+            # The first of an attempt is neither saved nor logged.
+            if step != self.start:
+                self._after_step(step, loss, log)
             bar.update()
-            self._listen(step)
-        write("\n")
-        if log:
-            log.close()
+            self.step = step + 1
+            self._listen()
+        bar.close()
+        self.bar = None
+
+    def _after_step(self, step: int, loss: float | None, log: LossLog | None) -> None:
+        if step % self.save_every == 0:
+            with self._paused():
+                self._save(step)
+        if step % self.sample_every == 0 and self.makes_samples:
+            with self._paused():
+                self._sample(step)
+        if log and loss is not None:
+            log.add(step, loss, LR)
+        if self.speed_every and step % self.speed_every == 0:
+            self._tell_speed()
+
+    def _tell_speed(self) -> None:
+        if os.environ.get("IS_AI_TOOLKIT_UI") != "1":
+            print(f"\nTimer '{self.name} Timer':\n - {self.step_s:.4f}s avg - train_loop, num = 10\n")
+        if self.bar and self.bar.speed:
+            self.control.tell(speed_string=self.bar.speed)
+
+    @contextlib.contextmanager
+    def _paused(self) -> Iterator[None]:
+        if self.bar:
+            self.bar.pause()
+        yield
+        if self.bar:
+            self.bar.unpause()
 
     def _one_step(self, step: int) -> float | None:
         time.sleep(self.step_s)
@@ -219,26 +265,29 @@ class TrainProcess:
             return 0.0
         return 1.0 / (1.0 + math.log1p(step))
 
-    def _listen(self, step: int) -> None:
-        self.control.tell(step=step + 1, speed_string="10.00 iter/sec")
+    def _listen(self) -> None:
+        self.control.tell(step=self.step)
         self._require_going()
         if self.control.is_asked("save_now"):
-            self.control.tell(save_now=0, info="Saving model")
-            self._save(step + 1)
-            self.control.tell(info="Training")
+            self.control.tell(save_now=0)
+            with self._paused():
+                self._save(self.step)
 
     def _require_going(self) -> None:
         if self.control.is_asked("stop") and not self.faults.has("ignore_stop"):
-            self.is_stopping = True
             self.control.tell(status="stopped", info="Job stopped")
-            raise RuntimeError("Job stopped")
+            self.is_stopping = True
+            raise Exception("Job stopped")
 
     def _save(self, step: int | None) -> None:
         """`None`: the end. The stop flag is looked at first: a stop that comes too early skips the save."""
-        self._require_going()
         known = self.step if step is None else step
         if step is not None:
-            print(f"Saving at step {step}")
+            # Of the step that it says, and of the one that is being looked at for a stop.
+            print(f"\nSaving at step {step}")
+        self._require_going()
+        self.control.tell(info="Saving model")
+        self.last_save_step = self.last_save_step if step is None else step
         if self.faults.is_at("disk_full_at", known):
             raise OSError(28, "No space left on device", str(self.folder))
         path = self.folder / (f"{self.name}.safetensors" if step is None else f"{self.name}_{step:09d}.safetensors")
@@ -246,27 +295,40 @@ class TrainProcess:
         write_weights(path, content, self.faults, known)
         print(f"Saved checkpoint to {path}")
         optimizer = self.folder / "optimizer.pt"
-        write_optimizer(optimizer, known, self.faults)
-        print(f"Saved optimizer to {optimizer}")
+        try:
+            write_optimizer(optimizer, known, self.faults)
+            print(f"Saved optimizer to {optimizer}")
+        except OSError as exc:
+            print(f"{exc}\nCould not save optimizer")
         saves = sorted(self.folder.glob(f"{self.name}_*.safetensors"), key=os.path.getctime)
         for old in saves[: -self.kept]:
             print(f"Removing old save: {old}")
             old.unlink()
+        self._require_going()
+        self.control.tell(info="Training")
 
     def _sample(self, step: int) -> None:
-        if not self.prompts:
-            return
+        self._require_going()
+        self.control.tell(info=f"Generating images - 0/{len(self.prompts)}")
         folder = self.folder / "samples"
-        (folder / ".tmp").mkdir(parents=True, exist_ok=True)
-        write("\n")
-        bar = Bar("Generating Images", len(self.prompts))
+        for made in (".tmp", ".thumbs"):
+            (folder / made).mkdir(parents=True, exist_ok=True)
+        bar = Bar("Generating Images", len(self.prompts), is_below=self.bar is not None)
         for index in range(len(self.prompts)):
-            part = folder / ".tmp" / f"{index}.jpg"
-            part.write_bytes(PICTURE)
-            os.replace(part, folder / f"{int(time.time() * 1000)}__{step:09d}_{index}.jpg")
+            self._make_sample(folder, f"{int(time.time() * 1000)}__{step:09d}_{index}.jpg")
+            self._require_going()
+            self.control.tell(info=f"Generating images - {index + 1}/{len(self.prompts)}")
             bar.update()
-        with contextlib.suppress(OSError):
-            bar.close()
+        bar.clear()
+        print()
+        self._require_going()
+        self.control.tell(info="Training")
+
+    def _make_sample(self, folder: Path, name: str) -> None:
+        part = folder / ".tmp" / name
+        part.write_bytes(PICTURE)
+        os.replace(part, folder / name)
+        (folder / ".thumbs" / f"{name}.jpg").write_bytes(PICTURE)
 
 
 class OutOfMemoryError(RuntimeError):
@@ -275,6 +337,11 @@ class OutOfMemoryError(RuntimeError):
 
 class GatedRepoError(OSError):
     pass
+
+
+def _pictures(folder: Path) -> list[Path]:
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES)
+    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
 
 
 def _prompts(sample: dict[str, Any]) -> list[str]:

@@ -64,6 +64,24 @@ def test_what_would_lose_work_or_hang_is_changed() -> None:
     assert changed["log_dir"] == ("x", "/tmp/run/tb")
 
 
+@pytest.mark.parametrize(
+    ("sample", "changed"),
+    [
+        ({"prompts": ["a"]}, {"sample.neg": (MISSING, "")}),
+        ({"prompts": ["a"], "neg": None}, {"sample.neg": (None, "")}),
+        ({"prompts": ["a"], "neg": "blurry"}, {}),
+        (
+            {"samples": [{"prompt": "a", "neg": False}, {"prompt": "b"}], "neg": ""},
+            {"sample.samples[0].neg": (False, "")},
+        ),
+        ({"prompts": []}, {}),
+    ],
+)
+def test_a_sample_has_a_negative_prompt(sample: Any, changed: Any) -> None:
+    made = changes_of(broken(sample=sample))
+    assert {key: change for key, change in made.items() if key.startswith("sample.")} == changed
+
+
 def test_pushing_to_the_hub_can_be_meant() -> None:
     config = broken(save__push_to_hub=True)
     assert "save.push_to_hub" not in changes_of(config, Placement("ab", pushes_to_hub=True))

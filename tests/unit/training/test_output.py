@@ -108,6 +108,29 @@ def test_a_resume_its_saves_and_its_end_are_read() -> None:
     ]
 
 
+def test_a_save_without_the_optimizer_is_one() -> None:
+    events = read("Saved checkpoint to /r/tiny.safetensors\n[Errno 28] No space left\nCould not save optimizer\n")
+
+    assert [type(event) for event in without_lines(events)] == [WeightsSaved, Warned, OptimizerSaved]
+    assert events[-2] == OptimizerSaved(None)
+
+
+def test_who_dies_after_a_dropped_image_did_not_die_of_it() -> None:
+    dropped = (
+        "Traceback (most recent call last):\n  File x\nOSError: truncated\n\nError processing {}: /d/1\ntruncated\n"
+    )
+
+    for kind in ("image", "video"):
+        assert without_lines(read(dropped.format(kind))) == [ImageDropped("/d/1")]
+
+
+def test_a_bar_that_knows_no_total_is_no_line() -> None:
+    counters = "\rGenerating Images: 0it [00:00, ?it/s]\rDownloading: 12.0MB [01:00, 3.4MB/s]\r1it [00:01,  1.00s/it]\n"
+
+    assert read(counters) == []
+    assert read("0it is\n") == [Said("0it is")]
+
+
 def test_an_interrupt_is_an_end_and_no_failure() -> None:
     events = read_log("20_sigint")
 

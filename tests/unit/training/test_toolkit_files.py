@@ -97,9 +97,10 @@ def test_a_control_database_that_is_not_there_says_nothing(tmp_path: Path) -> No
 
 
 def test_losses_are_read_while_they_are_written(tmp_path: Path) -> None:
-    log = LossLog(tmp_path / "loss_log.db", first_step=0)
-    for step in range(5):
+    log = LossLog(tmp_path / "loss_log.db")
+    for step in range(1, 5):
         log.add(step, 1.0 / (step + 3), 1e-4)
+    log.write()
 
     assert read_losses(tmp_path / "loss_log.db", after=2) == (Loss(3, 1 / 6), Loss(4, 1 / 7))
     assert copy_log(tmp_path / "loss_log.db", tmp_path / "copy.db")
@@ -107,6 +108,8 @@ def test_losses_are_read_while_they_are_written(tmp_path: Path) -> None:
     # What was in the WAL is in the copy, which has none.
     assert len(read_losses(tmp_path / "copy.db")) == 4
     assert [path.name for path in tmp_path.glob("copy.db*")] == ["copy.db"]
+    assert copy_log(tmp_path / "copy.db", tmp_path / "part.db", until=2)
+    assert [loss.step for loss in read_losses(tmp_path / "part.db")] == [1, 2]
 
 
 def test_no_losses_are_no_error(tmp_path: Path) -> None:
@@ -134,6 +137,8 @@ def test_bars_are_not_told_how_to_look() -> None:
 
     assert "TQDM_ASCII" not in made
     assert (made["HF_TOKEN"], made["AITK_JOB_ID"], made["PYTHONUNBUFFERED"]) == ("x", "job1", "1")
+    # Its table of timings would be most of the log.
+    assert made["IS_AI_TOOLKIT_UI"] == "1"
 
 
 def test_the_config_gets_the_paths_of_the_attempt_and_stays_as_it_was() -> None:

@@ -44,20 +44,22 @@ def test_the_last_step_is_always_shown() -> None:
     assert made.out[-1]["value"] == 1000
 
 
-@pytest.mark.parametrize("bars_a_step", [1, 2])
-def test_only_losses_in_a_row_end_a_training(bars_a_step: int) -> None:
-    made = watch(limits=Limits(not_finite_in_row=3))
+# Its bar is drawn for each loss, and for each step that is done when that is a tenth of a second after the last.
+@pytest.mark.parametrize("drawn_every", [1, 5, 1000])
+def test_only_losses_in_a_row_end_a_training(drawn_every: int) -> None:
+    made = watch(limits=Limits(not_finite_in_row=8))
 
     def step(number: int, *, is_bad: bool) -> None:
         if is_bad:
             made.take(LossNotFinite(), 0.0)
-        for done in (number, number + 1)[:bars_a_step]:
-            made.take(Step(done, 1000), 0.0)
+        bars = (number, number + 1) if number % drawn_every == 0 else (number,)
+        for done in bars:
+            made.take(Step(done, 1000, loss=0.0 if is_bad else 0.1), 0.0)
 
-    for number in range(20):
-        step(number, is_bad=number % 4 < 2)
+    for number in range(40):
+        step(number, is_bad=number % 10 < 7)
     assert made.abort is None
-    for number in range(20, 23):
+    for number in range(40, 48):
         step(number, is_bad=True)
     assert made.abort is not None
     assert made.abort.cause == "not_finite"
