@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from comfymodal.operations.train_report_results import ReportedRun, ReportWritten
 from comfymodal.operations.train_results import (
     DatasetChecked,
     DatasetsListed,
@@ -16,7 +17,7 @@ from comfymodal.operations.train_results import (
     TrainPlan,
     ValueChange,
 )
-from comfymodal.output.words import bytes_in_words, count, seconds_in_words
+from comfymodal.output.words import bytes_in_words, cost_in_words, count, seconds_in_words, shown_path
 
 Rows = list[tuple[str, ...]]
 
@@ -42,6 +43,8 @@ def train_table(result: Any) -> tuple[tuple[str, ...], Rows] | None:
             return (), [("rules", f"of {result.rules}"), *_dataset_rows(result.dataset)]
         case DatasetsListed():
             return ("dataset", "pictures", "captions", "size"), _listed_rows(result)
+        case ReportWritten():
+            return (), [(shown_path(result.page), _report_words(result)), *map(_reported_row, result.runs)]
         case _:
             return None
 
@@ -198,3 +201,15 @@ def _listed_rows(listed: DatasetsListed) -> Rows:
     ]
     rows.append((f"{count(len(rows), 'dataset')} in {listed.place}", "", "", bytes_in_words(listed.size_bytes)))
     return rows
+
+
+def _report_words(result: ReportWritten) -> str:
+    samples = sum(run.samples for run in result.runs)
+    return f"{count(len(result.runs), 'run')}, {count(samples, 'sample')}, {bytes_in_words(result.size_bytes)}"
+
+
+def _reported_row(run: ReportedRun) -> tuple[str, ...]:
+    known = (("loss", run.loss), ("validation loss", run.validation_loss))
+    parts = [f"{run.status} at step {run.step or 0} of {run.steps}"]
+    parts += [f"{name} {value:.4g}" for name, value in known if value is not None]
+    return run.id, run.name, ", ".join([*parts, *([cost_in_words(run.cost)] if run.cost else [])])
