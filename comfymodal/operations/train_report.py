@@ -61,7 +61,7 @@ def report_training(names: Sequence[str], out: Path | None, context: Context, de
     settings = differing_settings([run.request["job"]["config"] for run in runs])
     read = [_read(run, context, desk, share=len(runs)) for run in runs]
     told = [replace(each, settings=own) for each, own in zip(read, settings, strict=True)]
-    page = out.absolute() if out else _folder(runs[-1], context) / (PAGE_FILE if len(runs) == 1 else SWEEP_FILE)
+    page = out.absolute() if out else folder_of(runs[-1], context) / (PAGE_FILE if len(runs) == 1 else SWEEP_FILE)
     return TrainReport(tuple(told), str(page), iso_time(time.time()), tuple(settings[0]))
 
 
@@ -91,7 +91,7 @@ def _runs(names: Sequence[str], context: Context) -> list[Run]:
     return list(found.values())
 
 
-def _folder(run: Run, context: Context) -> Path:
+def folder_of(run: Run, context: Context) -> Path:
     """Where what the run left lies on this machine."""
     own = run.request.get("folder")
     return Path(own) if own else Path(context.project.render.output_dir).absolute() / run.id
@@ -101,7 +101,7 @@ def _read(run: Run, context: Context, desk: Desk, *, share: int) -> TrainedRun:
     """`share`: by how many runs the pictures of the page are shared."""
     job = run.request["job"]
     values = read_values(job["config"])
-    store = Store(context.at_target_of(run).target, str(job["folder"]), _folder(run, context))
+    store = Store(context.at_target_of(run).target, str(job["folder"]), folder_of(run, context))
     desk.event({"type": "phase", "phase": "reading", "name": run.id})
     losses, validation = _curves(store)
     samples, hidden = _chosen(store.samples(), MOST_SHOTS // share)
