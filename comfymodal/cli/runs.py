@@ -23,6 +23,7 @@ from comfymodal.cli.options import (
     parse_max_cost,
     parse_wait,
 )
+from comfymodal.cli.runs_eval import evaluate
 from comfymodal.cli.runs_report import report
 
 app = typer.Typer(
@@ -151,3 +152,4 @@ def cancel(run: RunArgument = "last", config: ConfigOption = None, as_json: Json
 
 
 app.command("report")(report)
+app.command("eval")(evaluate)

@@ -23,7 +23,7 @@ from comfymodal.operations.results import OutputFile, RunReport
 from comfymodal.operations.sync import SyncRequest, sync
 from comfymodal.operations.sync_jobs import Wish
 from comfymodal.operations.train_eval_results import EvalCell, EvalReport
-from comfymodal.operations.train_report import folder_of
+from comfymodal.operations.train_report import folder_of, require_training
 from comfymodal.operations.train_sheet import draw_sheet
 from comfymodal.operations.train_store import ROLE, Store
 from comfymodal.runs.ledger import Run
@@ -97,7 +97,8 @@ class _Copy:
 @dataclass(frozen=True, slots=True)
 class _Cell:
     copy: _Copy
-    prompt: str
+    prompt: str | None
+    """None: the workflow's own."""
     strength: float
 
 
@@ -115,6 +116,13 @@ def parse_strengths(text: str | None) -> tuple[float, ...]:
     if not all(-STRONGEST <= strength <= STRONGEST for strength in found):
         raise UsageError(f"--eval-strengths takes numbers from -{STRONGEST:g} to {STRONGEST:g}, not {text}")
     return found
+
+
+def evaluate_run(name: str, wish: EvalWish, context: Context, desk: Desk) -> EvalReport:
+    """Evaluate a training of the ledger. Raises as `plan_eval` and `evaluate` do."""
+    run = require_training(name, context)
+    context = context.at_target_of(run)
+    return evaluate(plan_eval(wish, context, desk), run, context, desk)
 
 
 def plan_eval(wish: EvalWish, context: Context, desk: Desk) -> EvalPlan:
@@ -156,16 +164,18 @@ def evaluate(plan: EvalPlan, run: Run, context: Context, desk: Desk) -> EvalRepo
     values = read_values(job["config"])
     store = Store(context.target, str(job["folder"]), folder_of(run, context))
     copies = _copies(store.checkpoints((run.result or {}).get("result") or {}), run)
-    prompts = [spoken(each.text, values.trigger_word) for each in values.sample_prompts] or [""]
-    # Text encoders and the LoRA stay loaded from one picture to the next in this order.
-    cells = [_Cell(copy, prompt, strength) for copy in copies for prompt in prompts for strength in plan.wish.strengths]
+    texts = dict.fromkeys(spoken(each.text, values.trigger_word) for each in values.sample_prompts)
+    prompts: list[str | None] = [*texts] or [None]
+    # In this order a text is encoded once, where the LoRA leaves its encoder alone; and what is cut short still
+    # compares all checkpoints by some prompts.
+    cells = [_Cell(copy, prompt, strength) for prompt in prompts for copy in copies for strength in plan.wish.strengths]
     if len(cells) > MOST_PICTURES:
         raise UsageError(
             f"{len(copies)} checkpoints x {len(prompts)} prompts x {len(plan.wish.strengths)} strengths are "
             f"{len(cells)} pictures",
             hint=f"at most {MOST_PICTURES}: give fewer --eval-strengths",
         )
-    with _among_the_models(copies, store, context, desk):
+    with among_the_models(copies, store, context, desk):
         # What the target knew of the models was before these.
         context = context.reopen(context.flags)
         done = _render(plan, cells, store, context, desk)
@@ -186,7 +196,7 @@ def _copies(checkpoints: Sequence[Checkpoint], run: Run) -> list[_Copy]:
 
 
 @contextlib.contextmanager
-def _among_the_models(copies: Sequence[_Copy], store: Store, context: Context, desk: Desk) -> Iterator[None]:
+def among_the_models(copies: Sequence[_Copy], store: Store, context: Context, desk: Desk) -> Iterator[None]:
     """Have copies of the weights in the models volume, for as long as the block runs."""
     words = (f"{ROLE}:/{store.folder}/checkpoints", f"models:/{FOLDER}/{copies[0].folder}")
     wish = Wish(include=tuple(f"/{each.below}" for each in copies))

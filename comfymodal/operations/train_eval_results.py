@@ -11,10 +11,10 @@ from comfymodal.operations.results import RunView
 
 @dataclass(frozen=True, slots=True)
 class EvalCell:
-    """One picture of a sheet. `path` is None where nothing was rendered."""
+    """One picture of a sheet. `path` is None where nothing was rendered, `prompt` for the workflow's own."""
 
     step: int
-    prompt: str
+    prompt: str | None
     strength: float
     path: str | None
 

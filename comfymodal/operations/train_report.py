@@ -77,15 +77,21 @@ def write_report(report: TrainReport, page: str) -> ReportWritten:
     return ReportWritten(str(path), size, tuple(_reported(run) for run in report.runs))
 
 
+def require_training(name: str, context: Context) -> Run:
+    """The ledger's training of that name, `last` for the newest one; settled if it ended while nobody watched.
+
+    Raises `NotFoundError`, and `UsageError` for another kind of run.
+    """
+    trainings = (run for run in context.ledger.newest(limit=_RELATIVES) if run.kind == "train")
+    run = (next(trainings, None) if name == "last" else None) or context.ledger.get(name)
+    if run.kind != "train":
+        raise UsageError(f"run {run.id} is a {run.kind}, not a training", hint="comfymodal runs list")
+    show_run(run.id, context)
+    return context.ledger.get(run.id)
+
+
 def _runs(names: Sequence[str], context: Context) -> list[Run]:
-    found: dict[str, Run] = {}
-    for name in names:
-        run = context.ledger.get(name)
-        if run.kind != "train":
-            raise UsageError(f"run {run.id} is a {run.kind}, and a report is of trainings", hint="comfymodal runs list")
-        # Settles one that ended while nobody watched.
-        show_run(run.id, context)
-        found[run.id] = context.ledger.get(run.id)
+    found = {run.id: run for run in (require_training(name, context) for name in names)}
     if len(found) > MOST_RUNS:
         raise UsageError(f"{len(found)} runs are too many for one page", hint=f"at most {MOST_RUNS}")
     return list(found.values())

@@ -29,6 +29,9 @@ COLUMNS = 12
 _MARGIN, _GAP, _BLOCK_GAP = 24, 6, 26
 _TITLE, _WORDS, _LABEL = 26, 17, 15
 _LABEL_WIDTH = 104
+_NARROWEST = 100
+"""What a label needs."""
+
 _PAPER, _INK, _SOFT, _EMPTY = (255, 255, 255), (27, 31, 36), (89, 99, 110), (236, 239, 242)
 _PROMPT_LINES = 3
 
@@ -38,7 +41,7 @@ class _Grid:
     """Where things are. Sizes in pixels."""
 
     steps: tuple[int, ...]
-    prompts: tuple[str, ...]
+    prompts: tuple[str | None, ...]
     strengths: tuple[float, ...]
     width: int
     height: int
@@ -89,7 +92,7 @@ def draw_sheet(cells: Sequence[EvalCell], title: str, path: Path) -> Path:
         steps=tuple(sorted({each.step for each in cells})),
         prompts=tuple(dict.fromkeys(each.prompt for each in cells)),
         strengths=tuple(dict.fromkeys(each.strength for each in cells)),
-        width=max((picture.width for picture in there), default=edge),
+        width=max((_NARROWEST, *(picture.width for picture in there))) if there else edge,
         height=max((picture.height for picture in there), default=edge),
     )
     sheet = pillow.new("RGB", grid.size, _PAPER)

@@ -89,11 +89,12 @@ def find_prompt(graph: Graph, object_info: ObjectInfo, wanted: str | None = None
     )
 
 
-def filled(graph: Graph, lora: LoraSlot, text: TextSlot, *, file: str, strength: float, prompt: str) -> Graph:
-    """A new graph with this LoRA, at this strength, and this prompt."""
+def filled(graph: Graph, lora: LoraSlot, text: TextSlot, *, file: str, strength: float, prompt: str | None) -> Graph:
+    """A new graph with this LoRA, at this strength, and this prompt; None leaves the graph's own."""
     new: Graph = {node_id: {**node, "inputs": dict(node["inputs"])} for node_id, node in graph.items()}
     new[lora.node_id]["inputs"] |= {"lora_name": file, **dict.fromkeys(lora.strengths, strength)}
-    new[text.node_id]["inputs"] |= dict.fromkeys(text.inputs, prompt)
+    if prompt is not None:
+        new[text.node_id]["inputs"] |= dict.fromkeys(text.inputs, prompt)
     return new
 
 
