@@ -77,7 +77,7 @@ class EvalPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class _Copy:
+class EvalCopy:
     """A checkpoint's weights as they lie among the models for the time of the evaluation."""
 
     checkpoint: Checkpoint
@@ -96,7 +96,7 @@ class _Copy:
 
 @dataclass(frozen=True, slots=True)
 class _Cell:
-    copy: _Copy
+    copy: EvalCopy
     prompt: str | None
     """None: the workflow's own."""
     strength: float
@@ -163,7 +163,7 @@ def evaluate(plan: EvalPlan, run: Run, context: Context, desk: Desk) -> EvalRepo
     job = run.request["job"]
     values = read_values(job["config"])
     store = Store(context.target, str(job["folder"]), folder_of(run, context))
-    copies = _copies(store.checkpoints((run.result or {}).get("result") or {}), run)
+    copies = copies_of(store.checkpoints((run.result or {}).get("result") or {}), run)
     texts = dict.fromkeys(spoken(each.text, values.trigger_word) for each in values.sample_prompts)
     prompts: list[str | None] = [*texts] or [None]
     # In this order a text is encoded once, where the LoRA leaves its encoder alone; and what is cut short still
@@ -182,7 +182,11 @@ def evaluate(plan: EvalPlan, run: Run, context: Context, desk: Desk) -> EvalRepo
     return _report(plan, run, cells, done, store)
 
 
-def _copies(checkpoints: Sequence[Checkpoint], run: Run) -> list[_Copy]:
+def copies_of(checkpoints: Sequence[Checkpoint], run: Run) -> list[EvalCopy]:
+    """What to render with: a few of the checkpoints, evenly spread, the last one among them.
+
+    Raises `NotFoundError` without any, `UsageError` for a model in several files.
+    """
     if not checkpoints:
         raise NotFoundError(f"run {run.id} has no checkpoint to render with", hint=f"comfymodal runs show {run.id}")
     if len(checkpoints[-1].weights) > 1:
@@ -192,11 +196,11 @@ def _copies(checkpoints: Sequence[Checkpoint], run: Run) -> list[_Copy]:
         )
     # Of the last step there may be two, the save and the end: they are the same.
     by_step = {each.step: each for each in checkpoints}
-    return [_Copy(each, f"eval-{run.id}") for each in evenly(list(by_step.values()), MOST_CHECKPOINTS)]
+    return [EvalCopy(each, f"eval-{run.id}") for each in evenly(list(by_step.values()), MOST_CHECKPOINTS)]
 
 
 @contextlib.contextmanager
-def among_the_models(copies: Sequence[_Copy], store: Store, context: Context, desk: Desk) -> Iterator[None]:
+def among_the_models(copies: Sequence[EvalCopy], store: Store, context: Context, desk: Desk) -> Iterator[None]:
     """Have copies of the weights in the models volume, for as long as the block runs."""
     words = (f"{ROLE}:/{store.folder}/checkpoints", f"models:/{FOLDER}/{copies[0].folder}")
     wish = Wish(include=tuple(f"/{each.below}" for each in copies))

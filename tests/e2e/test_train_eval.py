@@ -60,7 +60,7 @@ def trained(cli: Cli, tmp_path: Path) -> Cli:
         "network": {"type": "lora", "linear": RANK},
         "train": {"steps": STEPS[-1]},
         "datasets": [{"folder_path": "/data"}],
-        "sample": {"prompts": ["[trigger] at the sea --w 64", "a dog", "a dog --seed 3"]},
+        "sample": {"prompts": ["[trigger] at the sea --w 64", "[trigger] at the sea --seed 3"]},
     }
     config = {"job": "extension", "config": {"name": "tiny", "process": [process]}}
     job = {"kind": "train", "run_id": RUN_ID, "folder": folder, "config": config, "locations": []}
@@ -99,18 +99,16 @@ def test_a_training_is_rendered_checkpoint_by_prompt_by_strength(trained: Cli) -
     data = done.json["data"]
     cells = {(each["step"], each["prompt"], each["strength"]): each["path"] for each in data["cells"]}
     # The same prompt with another seed is another sample, and no other text.
-    prompts = ("p3rson at the sea", "a dog")
-    assert set(cells) == {(step, prompt, strength) for step in STEPS for prompt in prompts for strength in (0, 1)}
+    prompt = "p3rson at the sea"
+    assert set(cells) == {(step, prompt, strength) for step in STEPS for strength in (0, 1)}
     pixels = {place: Image.open(path).convert("RGB").tobytes() for place, path in cells.items()}
-    for prompt in prompts:
-        # At no strength the LoRA does nothing, whichever it is; at full strength each does something else.
-        assert len({pixels[step, prompt, 0] for step in STEPS}) == 1
-        assert len({pixels[step, prompt, 1] for step in STEPS} | {pixels[8, prompt, 0]}) == 3
-    assert pixels[8, prompts[0], 0] != pixels[8, prompts[1], 0]
+    # At no strength the LoRA does nothing, whichever it is; at full strength each does something else.
+    assert pixels[8, prompt, 0] == pixels[24, prompt, 0]
+    assert len({pixels[8, prompt, 0], pixels[8, prompt, 1], pixels[24, prompt, 1]}) == 3
     sheet = Path(data["sheet"])
     assert sheet == trained.cwd / "outputs" / RUN_ID / "eval-portrait.png"
     with Image.open(sheet) as image:
-        assert image.width > 4 * 100
+        assert image.width > 2 * 100
         assert image.height > 2 * 64
     # Nothing of it stays among the models, and the training has lost nothing.
     context = open_here(trained)
@@ -119,7 +117,9 @@ def test_a_training_is_rendered_checkpoint_by_prompt_by_strength(trained: Cli) -
     assert not (models / "loras" / f"eval-{RUN_ID}").exists()
     assert len(list((context.local.volumes["training"] / "runs").rglob("*.safetensors"))) >= 2
     rendered = [run for run in context.ledger.newest(limit=10) if run.kind == "render"]
-    assert [len(run.request["job"]["prompts"]) for run in rendered] == [8]
+    (graphs,) = [[prompt["graph"] for prompt in run.request["job"]["prompts"]] for run in rendered]
+    texts = {(graph["2"]["inputs"]["text"], graph["3"]["inputs"]["text"]) for graph in graphs}
+    assert (len(graphs), texts) == (4, {(prompt, "blurry")})
 
     report = trained("runs", "report", "last")
 
@@ -131,7 +131,7 @@ def test_nothing_is_rendered_with_a_workflow_that_takes_no_lora(trained: Cli) ->
     without = trained("runs", "eval", "last", WORKFLOWS / "tiny_txt2img.json", "--json")
     elsewhere = trained("runs", "eval", RUN_ID, "none.json", "--json")
 
-    assert (without.code, without.error["code"]) == (3, "bad_workflow"), without.stderr
+    assert (without.code, without.error["code"]) == (3, "workflow_invalid"), without.stderr
     assert "no node that loads a LoRA" in without.error["message"]
     assert elsewhere.code == 3
     assert [run.kind for run in open_here(trained).ledger.newest(limit=10)] == ["train"]

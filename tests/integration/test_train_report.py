@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from PIL import Image
 
 from comfymodal.errors import NotFoundError, OutputFolderError, UsageError
 from comfymodal.operations.context import Context, open_context
+from comfymodal.operations.train_eval import copies_of
 from comfymodal.operations.train_report import MOST_SHOTS, report_training, write_report
+from comfymodal.operations.train_store import Store
 from comfymodal.output.train_page import page
 from comfymodal.runs.ledger import Run
 from tests.integration.test_train_job import Bench
@@ -272,3 +275,65 @@ def test_secrets_in_a_config_are_not_shown(world: World) -> None:
     world.add(job={"config": config})
 
     assert "hf_a" not in page(report_training(["last"], None, world.context, Clerk()))
+
+
+USED = """
+import json, os
+from pathlib import Path
+from comfymodal.operations.context import open_context
+from comfymodal.operations.train_eval import among_the_models, copies_of
+from comfymodal.operations.train_report import folder_of
+from comfymodal.operations.train_store import Store
+from tests.doubles.trainer.files import read_step
+from tests.unit.operations.sync_target import Clerk
+context = open_context(None, environ=os.environ, cwd=Path.cwd())
+run, clerk = context.ledger.get("last"), Clerk()
+store = Store(context.target, "runs/tiny", folder_of(run, context))
+copies = copies_of(store.checkpoints({}), run)
+def models():
+    root = Path("volumes/models")
+    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*.safetensors"))
+told = []
+# Twice: that they were there once is no reason to leave them out.
+for error in (None, KeyError):
+    try:
+        with among_the_models(copies, store, context, clerk):
+            told.append([models(), [read_step(Path("volumes/models/loras") / each.name) for each in copies]])
+            if error:
+                raise error
+    except KeyError:
+        told.append("raised")
+    told.append(models())
+print(json.dumps([told, clerk.warnings]))
+"""
+
+
+def test_checkpoints_are_among_the_models_only_while_they_are_rendered_with(world: World) -> None:
+    world.add()
+    # In a process of its own: it leaves workers behind, as commands do.
+    environ = {**world.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", USED]
+    done = subprocess.run(command, cwd=world.root, env=environ, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    told, warnings = json.loads(done.stdout)
+    eval_folder = "loras/eval-261121-093012-train-k7f3"
+    names = ["final-000000024/tiny", "step-000000008/tiny_000000008", "step-000000016/tiny_000000016"]
+    during = [[*(f"{eval_folder}/{name}.safetensors" for name in names), "loras/tiny.safetensors"], [8, 16, 24]]
+    assert told == [during, ["loras/tiny.safetensors"], during, "raised", ["loras/tiny.safetensors"]]
+    assert warnings == []
+
+
+def test_of_many_checkpoints_six_are_rendered_with(world: World) -> None:
+    run = world.add()
+    (first, *_) = Store(world.context.target, "runs/tiny", world.root / "cache").checkpoints({})
+    many = [replace(first, step=step, folder=f"checkpoints/step-{step:09d}") for step in range(10, 201, 10)]
+
+    copies = copies_of([*many, replace(first, step=200, is_final=True, folder="checkpoints/final-000000200")], run)
+
+    assert [each.checkpoint.step for each in copies] == [10, 50, 90, 120, 160, 200]
+    assert copies[-1].checkpoint.is_final
+    with pytest.raises(NotFoundError):
+        copies_of([], run)
+    with pytest.raises(UsageError, match="2 files"):
+        copies_of([replace(first, weights=first.weights * 2)], run)
