@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from comfymodal.comfyui.outputs import safe_name
@@ -61,7 +61,6 @@ class EvalWish:
     gpu: str | None = None
     max_cost: int | None = None
     """Nanodollars."""
-    waiting: Waiting = field(default_factory=Waiting)
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +260,8 @@ def _render(plan: EvalPlan, cells: Sequence[_Cell], store: Store, context: Conte
     for upload in plan.overridden.uploads:
         context.target.put_input(upload.path, Path(upload.name).name)
     reserve = price.estimate.worst if price else None
-    return submit(run, context, desk, RenderEnding(), waiting=wish.waiting, reserve=reserve)
+    # Waited for whatever it takes: the LoRAs are gone once this is left.
+    return submit(run, context, desk, RenderEnding(), waiting=Waiting(), reserve=reserve)
 
 
 def _report(plan: EvalPlan, run: Run, cells: Sequence[_Cell], done: RunReport, store: Store) -> EvalReport:

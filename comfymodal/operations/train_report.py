@@ -109,10 +109,11 @@ def _read(run: Run, context: Context, desk: Desk, *, share: int) -> TrainedRun:
     values = read_values(job["config"])
     store = Store(context.at_target_of(run).target, str(job["folder"]), folder_of(run, context))
     desk.event({"type": "phase", "phase": "reading", "name": run.id})
-    losses, validation = _curves(store)
-    samples, hidden = _chosen(store.samples(), MOST_SHOTS // share)
     outcome = run.result or {}
     result = outcome.get("result") or {}
+    losses, validation = _curves(store)
+    checkpoints = tuple(_checkpoints(store, result))
+    samples, hidden = _chosen(store.samples(), MOST_SHOTS // share)
     attempts = _attempts(run, context)
     return TrainedRun(
         run=run_view(run),
@@ -121,7 +122,7 @@ def _read(run: Run, context: Context, desk: Desk, *, share: int) -> TrainedRun:
         training=values.to_dict(),
         config=without_secrets(to_yaml(dict(job["config"]))),
         settings={},
-        step=result.get("step") or (losses[-1][0] if losses else None),
+        step=result.get("step") or _reached(result, losses, checkpoints),
         steps=values.steps,
         seconds_per_step=result.get("seconds_per_step"),
         losses=losses,
@@ -130,7 +131,7 @@ def _read(run: Run, context: Context, desk: Desk, *, share: int) -> TrainedRun:
         prompts=_prompts(values),
         samples=tuple(_shots(samples, store, desk, shared=len(samples) * share)),
         steps_hidden=hidden,
-        checkpoints=tuple(_checkpoints(store, result)),
+        checkpoints=checkpoints,
         datasets=tuple(_datasets(values, job)),
         published=tuple(str(each["path"]) for each in outcome.get("published") or ()),
         phases=result.get("phases_s") or {},
@@ -140,6 +141,12 @@ def _read(run: Run, context: Context, desk: Desk, *, share: int) -> TrainedRun:
         error=outcome.get("error"),
         sheets=tuple(_sheets(store.cache)),
     )
+
+
+def _reached(result: Mapping[str, Any], losses: Curve, checkpoints: Sequence[CheckpointView]) -> int | None:
+    """The step it came to: by its own word, or else by what it left."""
+    left = [step for step, _ in losses[-1:]] + [each.step for each in checkpoints]
+    return result.get("step") or max(left, default=None)
 
 
 def _curves(store: Store) -> tuple[Curve, Curve]:

@@ -41,7 +41,7 @@ table{border-collapse:collapse}
 .list{width:100%;margin:.3rem 0 .9rem}.list th{text-align:left;font-weight:600;color:var(--soft);font-size:.85rem}
 .list th,.list td{padding:5px 14px 5px 0;border-bottom:1px solid var(--line);vertical-align:top}
 .list .number{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-.list code{white-space:nowrap}
+.list td{white-space:nowrap}
 .chart{margin:.4rem 0}.chart svg{display:block;width:100%;min-width:540px;height:auto}
 .chart text{font:12px system-ui,sans-serif;fill:var(--soft)}
 .chart .title{fill:var(--ink)}
@@ -64,17 +64,18 @@ font-weight:500;font-size:.85rem;width:150px;min-width:110px;padding:6px 12px 8p
 .shot:focus-visible img{outline:3px solid var(--c0);outline-offset:1px}
 .shot span,.none{display:block;color:var(--soft);font-size:.8rem;margin-top:2px}
 .none{width:168px;padding:18px 8px;border:1px dashed var(--line);border-radius:5px;overflow-wrap:anywhere}
-.sheet img{width:100%;max-width:1000px}
+.sheet img{max-width:100%;height:auto;border:1px solid var(--line)}
 details{margin:.8rem 0}summary{cursor:pointer;font-weight:600}
 details pre{background:var(--panel);border:1px solid var(--line);border-radius:6px;padding:12px;overflow-x:auto}
-dialog{border:0;padding:0;background:none;max-width:96vw;max-height:96vh;color:#fff;text-align:center}
+dialog{border:0;outline:0;padding:0;background:none;max-width:96vw;max-height:96vh;color:#fff;text-align:center}
 dialog::backdrop{background:rgba(0,0,0,.86)}
 dialog img{display:block;margin:0 auto;max-width:96vw;max-height:84vh;min-width:min(512px,92vw);object-fit:contain;
 cursor:zoom-out}
 dialog p{max-width:92vw;overflow-wrap:anywhere}
 footer{margin-top:3rem;color:var(--soft);font-size:.85rem}
 @media (max-width:640px){body{font-size:14px}.shot img,.none{width:124px}dl{grid-template-columns:1fr;gap:0}
-dd{margin-bottom:.45rem}.list td{white-space:nowrap}.chart text{font-size:17px}
+dd{margin-bottom:.45rem}
+.chart text{font-size:17px}
 .shots .variant{width:104px;min-width:92px}h1{font-size:1.35rem}}
 @media print{:root{color-scheme:light}body{font-size:11px}main{max-width:none;padding:0}.scroll{overflow:visible}
 .shots{table-layout:fixed;width:100%}.shot img,.none{width:100%}.shots .variant{position:static}
