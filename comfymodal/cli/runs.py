@@ -23,6 +23,8 @@ from comfymodal.cli.options import (
     parse_max_cost,
     parse_wait,
 )
+from comfymodal.cli.runs_eval import evaluate
+from comfymodal.cli.runs_report import report
 
 app = typer.Typer(
     rich_markup_mode=None,
@@ -203,3 +205,7 @@ def cancel(run: RunArgument = "last", config: ConfigOption = None, as_json: Json
         cancelled = cancel_run(run, open_context(config))
         show(cancelled, desk, command=["runs", "cancel"])
     raise typer.Exit(8 if cancelled.is_still_running else 0)
+
+
+app.command("report")(report)
+app.command("eval")(evaluate)

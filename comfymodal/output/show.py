@@ -96,9 +96,14 @@ def show_lines(lines: Sequence[str]) -> None:
 def open_output(report: RunReport) -> None:
     """Open the first output with what the system opens such files with."""
     if report.outputs:
-        import typer
+        open_page(report.outputs[0].path)
 
-        typer.launch(report.outputs[0].path)
+
+def open_page(path: str) -> None:
+    """Open a file with what the system opens such files with."""
+    import typer
+
+    typer.launch(path)
 
 
 def _write_error(error: Any) -> None:

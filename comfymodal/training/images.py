@@ -30,7 +30,7 @@ _OPENED = (*sorted(_SAME_EVERYWHERE), "AVIF", "ICO", "PPM")
 _DEEP = ("I", "F")
 _EXIF_ORIENTATION = 0x0112
 _QUARTER_TURNS = (5, 6, 7, 8)
-_PLUGIN_ERRORS = (
+PLUGIN_ERRORS = (
     *(OSError, ValueError, SyntaxError, TypeError, LookupError, EOFError, ArithmeticError, RuntimeError),
     *(AssertionError, AttributeError, struct.error, zlib.error),
 )
@@ -76,7 +76,7 @@ def read_picture(path: Path) -> Picture | Broken:
     from PIL import UnidentifiedImageError
 
     try:
-        with pillow.open(io.BytesIO(data), formats=_formats()) as image:
+        with pillow.open(io.BytesIO(data), formats=known_formats()) as image:
             return _picture(image, len(data), sha256)
     except UnidentifiedImageError:
         why = "it is no picture"
@@ -84,7 +84,7 @@ def read_picture(path: Path) -> Picture | Broken:
         why = "it has more pixels than Pillow opens"
     except MemoryError:
         why = "it does not fit into memory"
-    except _PLUGIN_ERRORS as error:
+    except PLUGIN_ERRORS as error:
         why = _why(error)
     return Broken(why, len(data), sha256)
 
@@ -108,7 +108,7 @@ ALIKE_BITS = 3
 
 
 @cache
-def _formats() -> tuple[str, ...]:
+def known_formats() -> tuple[str, ...]:
     """Those of this Pillow: it takes no name that it does not know (MPO passes as JPEG)."""
     from PIL import Image as pillow
 

@@ -78,3 +78,9 @@ def list_samples(folder: Path) -> tuple[Sample, ...]:
         return ()
     found = [sample for path in paths if (sample := parse_sample(path)) is not None]
     return tuple(sorted(found, key=lambda sample: (sample.step, sample.index, sample.path.name)))
+
+
+def parse_sample(path: Path) -> Sample | None:
+    """The sample of that name, whether it is there or not; None for other files."""
+    match = _SAMPLE.fullmatch(path.name)
+    return Sample(path, int(match["step"]), int(match["index"])) if match else None

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LOSS_KEY = "loss/loss"
+VALIDATION_KEY = "val/loss"
+"""Only where `train.validation_config` asks for it, each so many steps."""
+
 BUSY_S = 5.0
 
 
