@@ -13,7 +13,7 @@ from comfymodal.errors import ComfymodalError, NotFoundError, NotReadyError, Usa
 from comfymodal.operations.check import check_workflow, nodes_of_engine
 from comfymodal.operations.context import Context
 from comfymodal.operations.desk import Desk
-from comfymodal.operations.follow import Waiting, submit
+from comfymodal.operations.follow import submit
 from comfymodal.operations.models import tidy
 from comfymodal.operations.money import price_run
 from comfymodal.operations.ready import ready_engine
@@ -26,6 +26,7 @@ from comfymodal.operations.train_eval_results import EvalCell, EvalReport
 from comfymodal.operations.train_report import folder_of, require_training
 from comfymodal.operations.train_sheet import draw_sheet
 from comfymodal.operations.train_store import ROLE, Store
+from comfymodal.operations.waiting import Waiting
 from comfymodal.runs.ledger import Run
 from comfymodal.targets.base import EngineFacts
 from comfymodal.training.ai_toolkit.prompts import spoken

@@ -13,12 +13,12 @@ from typing import Any
 
 from comfymodal.errors import ComfymodalError, NotFoundError, TransferError
 from comfymodal.operations.results import OutputFile
+from comfymodal.operations.train_store import ROLE, Store
 from comfymodal.runs.ledger import Run
 from comfymodal.runs.names import media_type_of
 from comfymodal.targets.base import OnEvent, Target
-from comfymodal.training.ai_toolkit.layout import parse_sample
+from comfymodal.training.ai_toolkit.layout import Sample
 
-ROLE = "training"
 CLOSE_PATIENCE_S = 10.0
 
 
@@ -57,23 +57,18 @@ def fetch_weights(run: Run, checkpoint: Mapping[str, Any], target: Target, on_ev
 
 
 def fetch_samples(run: Run, target: Target, on_event: OnEvent) -> list[OutputFile]:
-    """Bring the samples that are not here yet. Raises `TransferError`."""
-    store = str(run.request["job"]["folder"])
-    outputs = []
-    for path, size in sorted(target.files(ROLE, f"{store}/samples").items()):
-        found = parse_sample(Path(path))
-        if found is None:
-            continue
-        here = sample_path(run, path, found.step, found.index)
-        if not (here.is_file() and here.stat().st_size == size):
-            on_event({"type": "fetching", "name": here.name})
-            _bring(path, here, target, lambda there: None, run, None)
-        outputs.append(_output(here, "sample", f"step {found.step}, prompt {found.index}", _sha256(here)))
+    """Bring the samples that are not here yet. Raises `TransferError`, `OutputFolderError`."""
+    store, outputs = store_of(run, target), list[OutputFile]()
+    for sample in store.samples():
+        on_event({"type": "fetching", "name": store.here(sample).name})
+        here = store.bring(sample)
+        outputs.append(_output(here, "sample", f"step {sample.step}, prompt {sample.index}", _sha256(here)))
     return outputs
 
 
-def sample_path(run: Run, path: str, step: int, index: int) -> Path:
-    return Path(run.request["folder"]) / "samples" / f"step-{step:06d}-{index}{Path(path).suffix}"
+def store_of(run: Run, target: Target) -> Store:
+    """The run's folder on the volume, and what of it is here."""
+    return Store(target, str(run.request["job"]["folder"]), Path(run.request["folder"]))
 
 
 @contextlib.contextmanager
@@ -84,7 +79,7 @@ def catching_samples(run: Run, target: Target) -> Iterator[OnEvent]:
     try:
         yield catcher.hear
     finally:
-        catcher.paths.put(None)
+        catcher.events.put(None)
         catcher.thread.join(CLOSE_PATIENCE_S)
 
 
@@ -92,7 +87,7 @@ def catching_samples(run: Run, target: Target) -> Iterator[OnEvent]:
 class _Catcher:
     run: Run
     target: Target
-    paths: queue.SimpleQueue[Mapping[str, Any] | None] = field(default_factory=queue.SimpleQueue)
+    events: queue.SimpleQueue[Mapping[str, Any] | None] = field(default_factory=queue.SimpleQueue)
     thread: threading.Thread = field(init=False)
 
     def __post_init__(self) -> None:
@@ -100,26 +95,26 @@ class _Catcher:
 
     def hear(self, event: Mapping[str, Any]) -> None:
         if event["type"] == "sample":
-            self.paths.put(event)
+            self.events.put(event)
 
     def _work(self) -> None:
-        while (event := self.paths.get()) is not None:
-            path = f"{self.run.request['job']['folder']}/{event['path']}"
-            here = sample_path(self.run, path, int(event["step"]), int(event["index"]))
+        while (event := self.events.get()) is not None:
+            # Listed anew: it was not there a moment ago.
+            store = store_of(self.run, self.target)
+            sample = Sample(Path(str(event["path"])), int(event["step"]), int(event["index"]))
             with contextlib.suppress(ComfymodalError):
-                if not here.exists():
-                    _bring(path, here, self.target, lambda there: None, self.run, None)
+                store.bring(sample)
 
 
 def _bring(
-    path: str, here: Path, target: Target, on_bytes: Callable[[int], None], run: Run, file: Mapping[str, Any] | None
+    path: str, here: Path, target: Target, on_bytes: Callable[[int], None], run: Run, file: Mapping[str, Any]
 ) -> None:
     arriving = here.with_name(f".{here.name}.{run.id}")
     again = f"comfymodal runs fetch {run.id}"
     try:
         here.parent.mkdir(parents=True, exist_ok=True)
         target.fetch(ROLE, path, arriving, on_bytes)
-        if file is not None and _sha256(arriving) != file["sha256"]:
+        if _sha256(arriving) != file["sha256"]:
             raise TransferError(f"{here.name} arrived damaged: its sha256 is not the one that was noted", hint=again)
         arriving.replace(here)
     except NotFoundError as exc:

@@ -65,7 +65,7 @@ def parse_weights(file: str, name: str) -> WeightsName | None:
 
 
 def parse_sample(path: Path) -> Sample | None:
-    """Which sample a file is, by its name; None for other files."""
+    """Which sample a file is, by its name, whether it is there or not; None for other files."""
     match = _SAMPLE.fullmatch(path.name)
     return Sample(path, int(match["step"]), int(match["index"])) if match else None
 
@@ -78,9 +78,3 @@ def list_samples(folder: Path) -> tuple[Sample, ...]:
         return ()
     found = [sample for path in paths if (sample := parse_sample(path)) is not None]
     return tuple(sorted(found, key=lambda sample: (sample.step, sample.index, sample.path.name)))
-
-
-def parse_sample(path: Path) -> Sample | None:
-    """The sample of that name, whether it is there or not; None for other files."""
-    match = _SAMPLE.fullmatch(path.name)
-    return Sample(path, int(match["step"]), int(match["index"])) if match else None
