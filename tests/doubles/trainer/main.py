@@ -13,7 +13,7 @@ KINDS = ("diffusion_trainer", "sd_trainer", "ui_trainer")
 RULE = "=" * 40
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str], kind: type[TrainProcess] = TrainProcess) -> None:
     print("Running 1 job")
     try:
         config = read_config(Path(arguments[0]))
@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> None:
         give_up(exc)
     process = None
     try:
-        process = prepare(config)
+        process = prepare(config, kind)
         process.run()
     except KeyboardInterrupt:
         # After the bar, on a line of its own; nothing is saved, and the exit code is 0.
@@ -50,7 +50,7 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def prepare(config: dict[str, Any]) -> TrainProcess:
+def prepare(config: dict[str, Any], kind: type[TrainProcess]) -> TrainProcess:
     processes = config["config"].get("process")
     if not processes:
         raise ValueError('config file is invalid. Missing "config.process" key')
@@ -60,7 +60,7 @@ def prepare(config: dict[str, Any]) -> TrainProcess:
     print(f"\n{'#' * 45}\n# Running job: {config['config']['name']}\n{'#' * 45}\n\n\nRunning  1 process")
     if not processes[0].get("model", {}).get("name_or_path"):
         raise ValueError("name_or_path must be specified")
-    return TrainProcess(str(config["config"]["name"]), processes[0])
+    return kind(str(config["config"]["name"]), processes[0])
 
 
 def give_up(exc: Exception) -> NoReturn:

@@ -22,6 +22,7 @@ from tests.doubles.trainer.faults import Faults, die, hang
 from tests.doubles.trainer.files import (
     PICTURE,
     is_picture,
+    pack_optimizer,
     pack_weights,
     read_optimizer,
     read_step,
@@ -29,12 +30,13 @@ from tests.doubles.trainer.files import (
     write_weights,
 )
 
-LR = 1.0e-04
 PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 OOM_LIMIT = 3
 
 
 class TrainProcess:
+    """What is trained is the part of the methods without an underscore: another kind trains something."""
+
     def __init__(self, name: str, config: dict[str, Any]) -> None:
         self.name, self.config = name, config
         self.folder = Path(config["training_folder"]) / name
@@ -47,6 +49,8 @@ class TrainProcess:
         self.sample_every = int(sample.get("sample_every", 100))
         self.prompts = [] if train.get("disable_sampling") else list(sample.get("prompts", []))
         self.control = Control(config.get("sqlite_db_path"), is_off=self.faults.has("no_control"))
+        self.rank = int(config.get("network", {}).get("linear", 4))
+        self.lr = 1.0e-04
         self.step = 0
         self.oom_in_row = 0
         self.is_stopping = False
@@ -105,12 +109,13 @@ class TrainProcess:
                 raise GatedRepoError("401 Client Error. Cannot access gated repo for url https://huggingface.co/x/y")
             except GatedRepoError as exc:
                 raise OSError("x/y does not appear to have a file named config.json.") from exc
+        self.load_model()
 
     def _build_network(self) -> None:
-        print("create LoRA network. base dim (rank): 4, alpha: 4")
+        print(f"create LoRA network. base dim (rank): {self.rank}, alpha: {self.rank}")
         print("neuron dropout: p=None, rank dropout: p=None, module dropout: p=None")
         print("create LoRA for Text Encoder: 0 modules.")
-        print(f"create LoRA for U-Net: {0 if self.faults.has('no_modules') else 48} modules.")
+        print(f"create LoRA for U-Net: {0 if self.faults.has('no_modules') else self.build_network()} modules.")
         print("enable LoRA for U-Net")
 
     def _resume(self) -> int:
@@ -123,13 +128,13 @@ class TrainProcess:
         newest = Path(max(found, key=os.path.getctime))
         print(f"#### IMPORTANT RESUMING FROM {newest} ####")
         print(f"Loading from {newest}")
-        step = read_step(newest)
+        step = self.take_weights(newest)
         print(f"Missing keys: []\nFound step {step} in metadata, starting from there")
         optimizer = self.folder / "optimizer.pt"
         if optimizer.exists():
             print(f"Loading optimizer state from {optimizer}")
             try:
-                read_optimizer(optimizer)
+                self.take_optimizer(optimizer)
                 print("Updating optimizer LR from params")
             except (zipfile.BadZipFile, ValueError):
                 print(f"Failed to load optimizer state from {optimizer}")
@@ -151,10 +156,9 @@ class TrainProcess:
         images = []
         for path in paths:
             try:
-                if not is_picture(path):
-                    raise ValueError(f"cannot identify image file '{path}'")
+                self.read_picture(path, resolution)
                 images.append(path)
-            except ValueError:
+            except (ValueError, OSError):
                 traceback.print_exc()
                 print(f"Error processing image: {path}")
             bar.update()
@@ -167,7 +171,8 @@ class TrainProcess:
         (folder / ".aitk_size.json").write_text("{}")
         (folder / "_latent_cache").mkdir(exist_ok=True)
         bar = Bar("Caching latents to disk", len(images))
-        for _ in images:
+        for path in images:
+            self.cache_latents(path, resolution)
             bar.update()
         write("\n")
 
@@ -181,9 +186,9 @@ class TrainProcess:
             self.step = step
             loss = self._one_step(step)
             if loss is not None:
-                bar.postfix(f"lr: {LR:.1e} loss: {loss:.3e}")
+                bar.postfix(f"lr: {self.lr:.1e} loss: {loss:.3e}")
                 if log:
-                    log.add(step, loss, LR)
+                    log.add(step, loss, self.lr)
             if step % self.save_every == 0 and step != start:
                 write("\n")
                 self._save(step)
@@ -217,7 +222,7 @@ class TrainProcess:
         if faults.is_from("nan_from", step) and not faults.is_from("nan_until", step):
             print("loss is nan")
             return 0.0
-        return 1.0 / (1.0 + math.log1p(step))
+        return self.learn(step)
 
     def _listen(self, step: int) -> None:
         self.control.tell(step=step + 1, speed_string="10.00 iter/sec")
@@ -242,11 +247,10 @@ class TrainProcess:
         if self.faults.is_at("disk_full_at", known):
             raise OSError(28, "No space left on device", str(self.folder))
         path = self.folder / (f"{self.name}.safetensors" if step is None else f"{self.name}_{step:09d}.safetensors")
-        content = pack_weights(known, self.name, is_infinite=self.faults.is_from("inf_at", known))
-        write_weights(path, content, self.faults, known)
+        write_weights(path, self.pack_weights(known), self.faults, known)
         print(f"Saved checkpoint to {path}")
         optimizer = self.folder / "optimizer.pt"
-        write_optimizer(optimizer, known, self.faults)
+        write_optimizer(optimizer, known, self.faults, self.pack_optimizer(known))
         print(f"Saved optimizer to {optimizer}")
         saves = sorted(self.folder.glob(f"{self.name}_*.safetensors"), key=os.path.getctime)
         for old in saves[: -self.kept]:
@@ -262,11 +266,48 @@ class TrainProcess:
         bar = Bar("Generating Images", len(self.prompts))
         for index in range(len(self.prompts)):
             part = folder / ".tmp" / f"{index}.jpg"
-            part.write_bytes(PICTURE)
+            part.write_bytes(self.draw(index))
             os.replace(part, folder / f"{int(time.time() * 1000)}__{step:09d}_{index}.jpg")
             bar.update()
         with contextlib.suppress(OSError):
             bar.close()
+
+    def load_model(self) -> None:
+        pass
+
+    def build_network(self) -> int:
+        """Returns the number of modules."""
+        return 48
+
+    def take_weights(self, path: Path) -> int:
+        """Returns the step they are of. Raises as safetensors does."""
+        return read_step(path)
+
+    def take_optimizer(self, path: Path) -> None:
+        """Raises `ValueError` or `zipfile.BadZipFile`."""
+        read_optimizer(path)
+
+    def read_picture(self, path: Path, resolution: int) -> None:
+        """Raises `ValueError` or `OSError`."""
+        if not is_picture(path):
+            raise ValueError(f"cannot identify image file '{path}'")
+
+    def cache_latents(self, path: Path, resolution: int) -> None:
+        pass
+
+    def learn(self, step: int) -> float:
+        """Returns the loss."""
+        return 1.0 / (1.0 + math.log1p(step))
+
+    def pack_weights(self, step: int) -> bytes:
+        return pack_weights(step, self.name, is_infinite=self.faults.is_from("inf_at", step))
+
+    def pack_optimizer(self, step: int) -> bytes:
+        return pack_optimizer(step)
+
+    def draw(self, index: int) -> bytes:
+        """A sample of that prompt: JPEG."""
+        return PICTURE
 
 
 class OutOfMemoryError(RuntimeError):
