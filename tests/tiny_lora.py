@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import shutil
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,9 +34,9 @@ def toolkit_environ(python: Path, *, faults: str = "", toolkit: Path = TOOLKIT) 
 def write_dataset(folder: Path) -> None:
     folder.mkdir(parents=True)
     for number in range(PICTURES):
-        picture = Image.linear_gradient("L").rotate(40 * number).resize((96, 96)).convert("RGB")
-        picture.save(folder / f"{number}.png")
-        (folder / f"{number}.txt").write_text(f"[trigger] from angle {number}")
+        # Noise: pictures that look alike are a warning. One caption: each is a third of a second.
+        Image.frombytes("RGB", (64, 64), random.Random(number).randbytes(64 * 64 * 3)).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text("[trigger] at dusk")
 
 
 def native_config(name: str, *, model: str, dataset: str, steps: int = 20, save_every: int = 8) -> dict[str, Any]:
@@ -49,7 +51,13 @@ def native_config(name: str, *, model: str, dataset: str, steps: int = 20, save_
         "train": {"steps": steps, "lr": 0.01, "dtype": "fp32", "optimizer": "adamw", "noise_scheduler": "ddpm"},
         "save": {"save_every": save_every, "max_step_saves_to_keep": 4, "dtype": "float16"},
         "datasets": [{"folder_path": dataset, "caption_ext": ".txt", "resolution": [64]}],
-        "sample": {"prompts": ["[trigger] at dusk"], "sample_every": 10, "width": 64, "height": 64, "sampler": "ddpm"},
+        "sample": {
+            "prompts": ["[trigger] at dusk"],
+            "sample_every": steps,
+            "width": 64,
+            "height": 64,
+            "sampler": "ddpm",
+        },
     }
     return {"job": "extension", "config": {"name": name, "process": [process]}}
 
@@ -86,3 +94,13 @@ def pixels(cli: Cli, lora: str, *, strength: float = 1.0) -> bytes:
     with Image.open(output["path"]) as picture:
         # Not the file: it holds the workflow too.
         return picture.tobytes()
+
+
+def copy_toolkit(folder: Path) -> Path:
+    """Where containers see it, which do not see this checkout. Returns what `toolkit_environ` takes."""
+    for package in ("tests", "tests/doubles"):
+        (folder / package).mkdir(parents=True)
+        (folder / package / "__init__.py").touch()
+    for package in (TOOLKIT.name, "trainer"):
+        shutil.copytree(TOOLKIT.parent / package, folder / "tests" / "doubles" / package)
+    return folder / "tests" / "doubles" / TOOLKIT.name
