@@ -18,6 +18,7 @@ from comfymodal.comfyui.engines import EngineInstall, find_install
 from comfymodal.comfyui.install.engine import install, plan_install
 from comfymodal.comfyui.warm import stop_warm
 from comfymodal.project.folders import data_folder
+from tests.doubles.tiny_toolkit import made
 
 DATA = Path(__file__).parent / "data"
 WORKFLOWS = DATA / "workflows"
@@ -120,6 +121,19 @@ def tiny_checkpoint(engine_install: EngineInstall, tmp_path_factory: pytest.Temp
     script = DATA / "tiny_checkpoint.py"
     subprocess.run([engine_install.python, script, engine_install.comfyui_path, path], check=True)
     return path
+
+
+@pytest.fixture(scope="session")
+def trainer_python() -> Path:
+    """A Python with torch, diffusers, transformers and peft, installed once per machine."""
+    return made.trainer_python(ENGINE_DATA / "test-cache")
+
+
+@pytest.fixture(scope="session")
+def tiny_diffusers(trainer_python: Path, engine_install: EngineInstall, tiny_checkpoint: Path) -> Path:
+    """The tiny checkpoint as trainers want it: a folder of diffusers, 2 MB, the same weights."""
+    cache = ENGINE_DATA / "test-cache"
+    return made.tiny_diffusers(cache, python=trainer_python, engine=engine_install, checkpoint=tiny_checkpoint)
 
 
 @pytest.fixture(scope="session")

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import shutil
 import subprocess
 import sys
 import time
 import urllib.request
-import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from filelock import FileLock
+from tests.once import PYTHON_TAG, fill_environment, made_once
 
 REPOSITORY = Path(__file__).parents[3]
 READY_S = 30.0
@@ -140,17 +138,6 @@ def container_python(cache: Path, packages: Sequence[str] = ()) -> Path:
     """The interpreter of an environment that has modal, what modal needs, and *packages*; made once in *cache*."""
     version = importlib.metadata.version("modal")
     names = "".join(f"-{package.replace('==', '-')}" for package in packages)
-    folder = cache / f"modal-{version}{names}-py{sys.version_info.major}.{sys.version_info.minor}"
-    python = folder / "bin" / "python"
-    cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache / f"{folder.name}.lock"):
-        if not (folder / "ready").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            new = cache / f".{folder.name}-{uuid.uuid4().hex}"
-            subprocess.run([sys.executable, "-m", "venv", str(new)], check=True)
-            pip = [str(new / "bin" / "python"), "-m", "pip", "install", "--quiet", f"modal=={version}", *packages]
-            subprocess.run(pip, check=True)
-            (new / "ready").touch()
-            # Scripts know the old name, but the interpreter finds its environment by where it is.
-            new.rename(folder)
-    return python
+    name = f"modal-{version}{names}-{PYTHON_TAG}"
+    folder = made_once(cache, name, lambda new: fill_environment(new, [f"modal=={version}", *packages]))
+    return folder / "bin" / "python"

@@ -21,15 +21,7 @@ PICTURE = bytes.fromhex("ffd8ffdb004300" + "01" * 64 + "ffc0000b0800010001010111
 
 def pack_weights(step: int, name: str, *, is_infinite: bool = False) -> bytes:
     """A LoRA whose numbers say of which step it is."""
-    header: dict[str, object] = {
-        "__metadata__": {
-            "format": "pt",
-            "name": name,
-            "ss_output_name": name,
-            "ss_base_model_version": "sd_1.5",
-            "training_info": json.dumps({"step": step, "epoch": step // 4}),
-        }
-    }
+    header: dict[str, object] = {"__metadata__": metadata(step, name)}
     data = bytearray()
     for layer in range(LAYERS):
         for part, shape in (("lora_down", [RANK, WIDTH]), ("lora_up", [WIDTH, RANK])):
@@ -45,6 +37,17 @@ def pack_weights(step: int, name: str, *, is_infinite: bool = False) -> bytes:
     return struct.pack("<Q", len(text)) + text + bytes(data)
 
 
+def metadata(step: int, name: str) -> dict[str, str]:
+    """What the header says beside the tensors."""
+    return {
+        "format": "pt",
+        "name": name,
+        "ss_output_name": name,
+        "ss_base_model_version": "sd_1.5",
+        "training_info": json.dumps({"step": step, "epoch": step // 4}),
+    }
+
+
 def write_weights(path: Path, content: bytes, faults: Faults, step: int) -> None:
     """Renamed into place, as safetensors 0.8 does."""
     if faults.is_at("tear_weights_at", step):
@@ -57,13 +60,17 @@ def write_weights(path: Path, content: bytes, faults: Faults, step: int) -> None
     os.replace(part, path)
 
 
-def write_optimizer(path: Path, step: int, faults: Faults) -> None:
-    """Over the one before, growing in place, as torch.save does."""
+def pack_optimizer(step: int) -> bytes:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         archive.writestr("optimizer/data.pkl", json.dumps({"step": step}))
         archive.writestr("optimizer/data/0", bytes(4096))
-    content = packed.getvalue()
+    return packed.getvalue()
+
+
+def write_optimizer(path: Path, step: int, faults: Faults, content: bytes | None = None) -> None:
+    """Over the one before, growing in place, as torch.save does."""
+    content = pack_optimizer(step) if content is None else content
     with path.open("wb") as stream:
         stream.write(content[: len(content) // 2])
         stream.flush()

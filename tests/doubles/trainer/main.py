@@ -13,10 +13,10 @@ KINDS = ("diffusion_trainer", "sd_trainer", "ui_trainer")
 RULE = "=" * 40
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str], kind: type[TrainProcess] = TrainProcess) -> None:
     print("Running 1 job")
     try:
-        process = prepare(read_config(Path(arguments[0])))
+        process = prepare(read_config(Path(arguments[0])), kind)
     except Exception as exc:  # noqa: BLE001 - whatever it is, it is said and raised again
         print(f"Error running job: {exc}")
         print("Error running on_error: cannot access local variable 'job' where it is not associated with a value")
@@ -48,7 +48,7 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def prepare(config: dict[str, Any]) -> TrainProcess:
+def prepare(config: dict[str, Any], kind: type[TrainProcess]) -> TrainProcess:
     processes = config["config"].get("process")
     if not processes:
         raise ValueError('config file is invalid. Missing "config.process" key')
@@ -57,7 +57,7 @@ def prepare(config: dict[str, Any]) -> TrainProcess:
     print(json.dumps(processes[0], indent=4))
     if not processes[0].get("model", {}).get("name_or_path"):
         raise ValueError("name_or_path must be specified")
-    return TrainProcess(str(config["config"]["name"]), processes[0])
+    return kind(str(config["config"]["name"]), processes[0])
 
 
 def give_up(exc: Exception) -> NoReturn:

@@ -23,6 +23,7 @@ from tests.doubles.trainer.faults import Faults, die, hang
 from tests.doubles.trainer.files import (
     PICTURE,
     is_picture,
+    pack_optimizer,
     pack_weights,
     read_optimizer,
     read_step,
@@ -30,12 +31,13 @@ from tests.doubles.trainer.files import (
     write_weights,
 )
 
-LR = 1.0e-04
 PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 OOM_LIMIT = 3
 
 
 class TrainProcess:
+    """What is trained is the part of the methods without an underscore: another kind trains something."""
+
     def __init__(self, name: str, config: dict[str, Any]) -> None:
         self.name, self.config = name, config
         self.folder = Path(config["training_folder"]) / name
@@ -50,6 +52,8 @@ class TrainProcess:
         self.prompts = _prompts(sample)
         self.speed_every = int(config.get("performance_log_every", 0))
         self.control = Control(config.get("sqlite_db_path"), is_off=self.faults.has("no_control"))
+        self.rank = int(config.get("network", {}).get("linear", 4))
+        self.lr = 1.0e-04
         self.step = self.start = self.last_save_step = 0
         self.oom_in_row = 0
         self.is_stopping = False
@@ -131,9 +135,10 @@ class TrainProcess:
                 raise GatedRepoError("401 Client Error. Cannot access gated repo for url https://huggingface.co/x/y")
             except GatedRepoError as exc:
                 raise OSError("x/y does not appear to have a file named config.json.") from exc
+        self.load_model()
 
     def _build_network(self) -> None:
-        print("create LoRA network. base dim (rank): 4, alpha: 4")
+        print(f"create LoRA network. base dim (rank): {self.rank}, alpha: {self.rank}")
         print("neuron dropout: p=None, rank dropout: p=None, module dropout: p=None")
         print("create LoRA for Text Encoder: 0 modules.")
         print(f"create LoRA for U-Net: {0 if self.faults.has('no_modules') else 48} modules.")
@@ -151,13 +156,13 @@ class TrainProcess:
         newest = Path(max(found, key=os.path.getctime))
         print(f"#### IMPORTANT RESUMING FROM {newest} ####")
         print(f"Loading from {newest}")
-        step = read_step(newest)
+        step = self.take_weights(newest)
         print(f"Missing keys: []\nFound step {step} in metadata, starting from there")
         optimizer = self.folder / "optimizer.pt"
         if optimizer.exists():
             print(f"Loading optimizer state from {optimizer}")
             try:
-                read_optimizer(optimizer)
+                self.take_optimizer(optimizer)
                 print("Updating optimizer LR from params")
             except (zipfile.BadZipFile, ValueError):
                 print(f"Failed to load optimizer state from {optimizer}")
@@ -180,10 +185,9 @@ class TrainProcess:
         images = []
         for path in paths:
             try:
-                if not is_picture(path):
-                    raise ValueError(f"cannot identify image file '{path}'")
+                self.read_picture(path, resolution)
                 images.append(path)
-            except ValueError as exc:
+            except (ValueError, OSError) as exc:
                 print(f"{traceback.format_exc()}\nError processing image: {path}\n{exc}")
             bar.update()
         write("\n")
@@ -195,7 +199,8 @@ class TrainProcess:
         (folder / ".aitk_size.json").write_text("{}")
         (folder / "_latent_cache").mkdir(exist_ok=True)
         bar = Bar("Caching latents to disk", len(images))
-        for _ in images:
+        for path in images:
+            self.cache_latents(path, resolution)
             bar.update()
         write("\n")
 
@@ -205,7 +210,7 @@ class TrainProcess:
             self.step = step
             loss = self._one_step(step)
             if loss is not None:
-                bar.postfix(f"lr: {LR:.1e} loss: {loss:.3e}")
+                bar.postfix(f"lr: {self.lr:.1e} loss: {loss:.3e}")
             # The first of an attempt is neither saved nor logged.
             if step != self.start:
                 self._after_step(step, loss, log)
@@ -223,7 +228,7 @@ class TrainProcess:
             with self._paused():
                 self._sample(step)
         if log and loss is not None:
-            log.add(step, loss, LR)
+            log.add(step, loss, self.lr)
         if self.speed_every and step % self.speed_every == 0:
             self._tell_speed()
 
@@ -263,7 +268,7 @@ class TrainProcess:
         if faults.is_from("nan_from", step) and not faults.is_from("nan_until", step):
             print("loss is nan")
             return 0.0
-        return 1.0 / (1.0 + math.log1p(step))
+        return self.learn(step)
 
     def _listen(self) -> None:
         self.control.tell(step=self.step)
@@ -291,12 +296,11 @@ class TrainProcess:
         if self.faults.is_at("disk_full_at", known):
             raise OSError(28, "No space left on device", str(self.folder))
         path = self.folder / (f"{self.name}.safetensors" if step is None else f"{self.name}_{step:09d}.safetensors")
-        content = pack_weights(known, self.name, is_infinite=self.faults.is_from("inf_at", known))
-        write_weights(path, content, self.faults, known)
+        write_weights(path, self.pack_weights(known), self.faults, known)
         print(f"Saved checkpoint to {path}")
         optimizer = self.folder / "optimizer.pt"
         try:
-            write_optimizer(optimizer, known, self.faults)
+            write_optimizer(optimizer, known, self.faults, self.pack_optimizer(known))
             print(f"Saved optimizer to {optimizer}")
         except OSError as exc:
             print(f"{exc}\nCould not save optimizer")
@@ -315,7 +319,7 @@ class TrainProcess:
             (folder / made).mkdir(parents=True, exist_ok=True)
         bar = Bar("Generating Images", len(self.prompts), is_below=self.bar is not None)
         for index in range(len(self.prompts)):
-            self._make_sample(folder, f"{int(time.time() * 1000)}__{step:09d}_{index}.jpg")
+            self._make_sample(folder, f"{int(time.time() * 1000)}__{step:09d}_{index}.jpg", self.draw(index))
             self._require_going()
             self.control.tell(info=f"Generating images - {index + 1}/{len(self.prompts)}")
             bar.update()
@@ -324,11 +328,48 @@ class TrainProcess:
         self._require_going()
         self.control.tell(info="Training")
 
-    def _make_sample(self, folder: Path, name: str) -> None:
+    def _make_sample(self, folder: Path, name: str, content: bytes) -> None:
         part = folder / ".tmp" / name
-        part.write_bytes(PICTURE)
+        part.write_bytes(content)
         os.replace(part, folder / name)
-        (folder / ".thumbs" / f"{name}.jpg").write_bytes(PICTURE)
+        (folder / ".thumbs" / f"{name}.jpg").write_bytes(content)
+
+    def load_model(self) -> None:
+        pass
+
+    def build_network(self) -> int:
+        """Returns the number of modules."""
+        return 48
+
+    def take_weights(self, path: Path) -> int:
+        """Returns the step they are of. Raises as safetensors does."""
+        return read_step(path)
+
+    def take_optimizer(self, path: Path) -> None:
+        """Raises `ValueError` or `zipfile.BadZipFile`."""
+        read_optimizer(path)
+
+    def read_picture(self, path: Path, resolution: int) -> None:
+        """Raises `ValueError` or `OSError`."""
+        if not is_picture(path):
+            raise ValueError(f"cannot identify image file '{path}'")
+
+    def cache_latents(self, path: Path, resolution: int) -> None:
+        pass
+
+    def learn(self, step: int) -> float:
+        """Returns the loss."""
+        return 1.0 / (1.0 + math.log1p(step))
+
+    def pack_weights(self, step: int) -> bytes:
+        return pack_weights(step, self.name, is_infinite=self.faults.is_from("inf_at", step))
+
+    def pack_optimizer(self, step: int) -> bytes:
+        return pack_optimizer(step)
+
+    def draw(self, index: int) -> bytes:
+        """A sample of that prompt: JPEG."""
+        return PICTURE
 
 
 class OutOfMemoryError(RuntimeError):
