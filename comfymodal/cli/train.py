@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,6 +26,13 @@ from comfymodal.cli.options import (
     parse_max_cost,
     parse_wait,
 )
+from comfymodal.cli.runs_eval import EvalLoraOption, EvalPromptOption, EvalStrengthsOption
+
+if TYPE_CHECKING:
+    from comfymodal.operations.context import Context
+    from comfymodal.operations.train_eval import EvalWish
+    from comfymodal.operations.train_results import SweepReport
+    from comfymodal.output.desk import TerminalDesk
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -73,6 +81,13 @@ def train(
         str | None,
         typer.Option("--push", metavar="NAME", help="When done, push it to a bucket by this sync pair from models:/."),
     ] = None,
+    evaluation: Annotated[
+        Path | None,
+        typer.Option("--eval", metavar="WORKFLOW", help="When done, render it with each checkpoint, as one sheet."),
+    ] = None,
+    strengths: EvalStrengthsOption = None,
+    lora: EvalLoraOption = None,
+    prompt: EvalPromptOption = None,
     out: OutOption = None,
     detach: Annotated[bool, typer.Option("--detach", help="Submit, print the run id, do not wait.")] = False,
     wait: WaitOption = None,
@@ -127,6 +142,7 @@ def train(
 
         from comfymodal.operations.train import train as train_now
         from comfymodal.operations.train_jobs import TrainWish
+        from comfymodal.operations.train_results import SweepReport
         from comfymodal.operations.waiting import Waiting
 
         waiting = Waiting(wait_s=parse_wait(wait), is_detached=detach, is_download=not no_download)
@@ -137,8 +153,36 @@ def train(
             max_cost=parse_max_cost(max_cost),
             out=out,
             push=push,
+            evaluation=_evaluation(evaluation, strengths, lora, prompt),
             waiting=waiting,
         )
-        done = train_now(request, wish, open_context(config, target=target), desk)
+        context = open_context(config, target=target)
+        done = train_now(request, wish, context, desk)
+        if isinstance(done, SweepReport) and not detach:
+            done = _with_page(done, context, desk)
         show(done, desk, command=["train"])
     raise typer.Exit(done.exit_code)
+
+
+def _evaluation(workflow: Path | None, strengths: str | None, lora: str | None, prompt: str | None) -> EvalWish | None:
+    if workflow is None:
+        if strengths or lora or prompt:
+            raise typer.BadParameter("--eval-strengths, --eval-lora and --eval-prompt go with --eval")
+        return None
+    from comfymodal.operations.train_eval import EvalWish, parse_strengths
+
+    return EvalWish(workflow=workflow, strengths=parse_strengths(strengths), lora=lora, prompt=prompt)
+
+
+def _with_page(done: SweepReport, context: Context, desk: TerminalDesk) -> SweepReport:
+    """The variants side by side; what they trained is there whether or not the page can be made."""
+    from comfymodal.errors import ComfymodalError
+    from comfymodal.operations.train_report import report_training, write_report
+    from comfymodal.output.train_page import page
+
+    try:
+        told = report_training([each.run.id for each in done.runs], None, context, desk)
+        return replace(done, page=write_report(told, page(told)).page)
+    except ComfymodalError as exc:
+        desk.warn(f"the page that compares them could not be made: {exc.message}")
+        return done

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from comfymodal.errors import ConflictError, UsageError
+from comfymodal.errors import CancelledError, ComfymodalError, ConflictError, PartialError, UsageError
 from comfymodal.jobs.train_publish import FOLDER
 from comfymodal.operations.collect import require_writable
 from comfymodal.operations.context import Context
@@ -29,6 +29,9 @@ from comfymodal.operations.train_send import require_there, send
 from comfymodal.operations.train_sweep import Reserved, run_sweep
 from comfymodal.runs.ledger import Run
 
+if TYPE_CHECKING:
+    from comfymodal.operations.train_eval import EvalPlan
+
 
 def train(
     request: TrainRequest, wish: TrainWish, context: Context, desk: Desk
@@ -38,6 +41,7 @@ def train(
     Raises any `ComfymodalError`.
     """
     pair = plan_push(wish.push, "models", FOLDER, context, desk) if wish.push else None
+    plan = _evaluation(wish, context, desk)
     examined = examine(request, places_of(context.project, context.state, context.warnings), desk)
     if examined.checked.exit_code:
         return examined.checked
@@ -60,7 +64,8 @@ def train(
         return run_sweep(reserved, wish.waiting, context, desk)
     (one,) = reserved
     done = submit(one.run, context, desk, TrainEnding(), waiting=wish.waiting, reserve=one.reserve)
-    return done if pair is None else pushed(done, pair, context, desk)
+    done = done if pair is None else pushed(done, pair, context, desk)
+    return done if plan is None else _evaluated(done, plan, context, desk)
 
 
 def resume(name: str, more: More, context: Context, desk: Desk) -> TrainReport:
@@ -88,6 +93,39 @@ def _make_ready(examined: Examined, context: Context, desk: Desk) -> list[Ready]
     return ready
 
 
+def _evaluation(wish: TrainWish, context: Context, desk: Desk) -> EvalPlan | None:
+    """The workflow to evaluate with, checked before anything is trained."""
+    if wish.evaluation is None:
+        return None
+    if wish.waiting.is_detached:
+        raise UsageError("--eval waits for the training, and --detach does not", hint="later: comfymodal runs eval RUN")
+    from comfymodal.operations.train_eval import plan_eval
+
+    return plan_eval(wish.evaluation, context, desk)
+
+
+def _evaluated(done: TrainReport, plan: EvalPlan, context: Context, desk: Desk) -> TrainReport:
+    """The training's report with its sheet; one that failed does not make the training a failure."""
+    if done.exit_code not in (0, PartialError.exit_code):
+        return done
+    from comfymodal.operations.train_eval import evaluate
+
+    try:
+        sheet = evaluate(plan, context.ledger.get(done.run.id), context, desk)
+    except CancelledError:
+        raise
+    except ComfymodalError as exc:
+        error = {**exc.to_dict(), "message": f"{done.name} is trained, and was not evaluated: {exc.message}"}
+        return replace(done, error=done.error or error, exit_code=PartialError.exit_code)
+    is_whole = sheet.exit_code == 0
+    return replace(
+        done,
+        sheet=sheet.sheet,
+        error=done.error or sheet.error,
+        exit_code=done.exit_code if is_whole else PartialError.exit_code,
+    )
+
+
 def _require_free_names(runs: Sequence[Run], context: Context) -> None:
     """Raises `ConflictError` where another model has the name: it would not be replaced, the training be in vain."""
     wanted = [job["publish"].get("name") or run.title for run in runs if (job := run.request["job"])["publish"]]
@@ -103,7 +141,8 @@ def _require_free_names(runs: Sequence[Run], context: Context) -> None:
 
 
 def _require_one(examined: Examined, wish: TrainWish) -> None:
-    for flag, value in (("--resume", wish.resume), ("--publish", wish.publish), ("--push", wish.push)):
+    flags = {"--resume": wish.resume, "--publish": wish.publish, "--push": wish.push, "--eval": wish.evaluation}
+    for flag, value in flags.items():
         if len(examined.runs) > 1 and value:
             raise UsageError(f"{flag} goes with one run, and this is a sweep of {len(examined.runs)}")
 

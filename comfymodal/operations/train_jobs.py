@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfymodal.costs.rates import parse_gpu
 from comfymodal.errors import UsageError
@@ -21,6 +21,9 @@ from comfymodal.operations.waiting import Waiting
 from comfymodal.runs.ledger import Run
 from comfymodal.runs.names import new_run_id
 from comfymodal.training.ai_toolkit.rewrite import Placement, rewrite
+
+if TYPE_CHECKING:
+    from comfymodal.operations.train_eval import EvalWish
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,8 @@ class TrainWish:
     out: Path | None = None
     push: str | None = None
     """Pair to push the trained files by when they are among the models."""
+    evaluation: EvalWish | None = None
+    """Workflow to render with every checkpoint when it is done."""
     waiting: Waiting = field(default_factory=Waiting)
 
 

@@ -209,6 +209,8 @@ class TrainReport:
     exit_code: int
     push: Mapping[str, Any] | None = None
     """What `--push` came to: a pair as in `sync`."""
+    sheet: str | None = None
+    """What `--eval` made."""
 
 
 @dataclass(frozen=True, slots=True)

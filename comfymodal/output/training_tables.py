@@ -58,6 +58,7 @@ def _report_rows(report: TrainReport) -> Rows:
     rows: Rows = [
         (shown_path(each.path), each.kind, bytes_in_words(each.size_bytes), each.title) for each in report.outputs
     ]
+    rows += [(shown_path(report.sheet), "sheet")] if report.sheet else []
     return rows + [(f"models:/{each['path']}", str(each["action"]).replace("_", " ")) for each in report.published]
 
 

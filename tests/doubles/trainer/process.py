@@ -141,7 +141,7 @@ class TrainProcess:
         print(f"create LoRA network. base dim (rank): {self.rank}, alpha: {self.rank}")
         print("neuron dropout: p=None, rank dropout: p=None, module dropout: p=None")
         print("create LoRA for Text Encoder: 0 modules.")
-        print(f"create LoRA for U-Net: {0 if self.faults.has('no_modules') else 48} modules.")
+        print(f"create LoRA for U-Net: {0 if self.faults.has('no_modules') else self.build_network()} modules.")
         if self.faults.has("no_modules"):
             raise ValueError("There are not any lora modules in this network. Check your config and try again")
         print("enable LoRA for U-Net")
