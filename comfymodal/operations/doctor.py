@@ -31,7 +31,18 @@ if TYPE_CHECKING:
 
 CLOCK_TOLERANCE_S = 60.0
 
-_MODAL_CHECKS = ("modal", "token", "service", "workspace", "environment", "clock", "volumes", "secrets", "app")
+_MODAL_CHECKS = (
+    "modal",
+    "token",
+    "service",
+    "workspace",
+    "environment",
+    "clock",
+    "volumes",
+    "secrets",
+    "app",
+    "train app",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +118,7 @@ def _modal_checks(spec: ModalSpec, patient: Patient) -> list[Check]:
             checks.append(Check(f"secret {name}", _looker_at_secret(name, spec), there))
     checks += secret_checks(patient.project, spec, there)
     checks.append(Check("app", lambda: _look_at_app(spec), there))
+    checks.append(Check("train app", lambda: _look_at_train_app(spec), there))
     return checks
 
 
@@ -219,6 +231,18 @@ def _look_at_app(spec: ModalSpec) -> Finding:
     if found.fingerprint != fingerprint(spec):
         return Finding("warn", "what is deployed differs from the project file", "comfymodal deploy")
     return Finding("ok", f"deployed as the project file says ({found.fingerprint})")
+
+
+def _look_at_train_app(spec: ModalSpec) -> Finding:
+    from comfymodal.targets.modal.train_app import train_app
+
+    app = train_app(spec)
+    live = app.live_fingerprint()
+    if live is None:
+        return Finding("not used", "not deployed; the first training offers to")
+    if live != app.fingerprint:
+        return Finding("warn", f"{app.name} is not as this project has it; the next training offers to deploy it again")
+    return Finding("ok", f"deployed as the project file says ({live})")
 
 
 def _look_at_engine(local: LocalSpec, environ: Mapping[str, str], *, is_modal: bool) -> Finding:

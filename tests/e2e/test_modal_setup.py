@@ -218,11 +218,12 @@ def test_doctor_finds_nothing_wrong_after_setup(modal_cli: Cli) -> None:
         *("modal", "token", "service", "workspace", "environment", "clock"),
         *(f"volume comfy-{role}" for role in ROLES),
         *(f"secret {name}" for name in KNOWN),
-        *("app", "engine here", "output folder"),
+        *("app", "train app", "engine here", "output folder"),
     ]
     assert {name: row["status"] for name, row in found.items() if row["status"] != "ok"} == {
         "secret slack-credentials": "not used",
         "app": "warn",
+        "train app": "not used",
         "engine here": "not used",
     }
     assert found["token"]["what"] == "from MODAL_TOKEN_ID and MODAL_TOKEN_SECRET"
@@ -294,7 +295,7 @@ def test_doctor_of_a_local_project_does_not_use_modal(engineless_cli: Cli) -> No
 
     assert done.code == 0
     assert [name for name, row in found.items() if row["status"] == "not used"] == [
-        *("modal", "token", "service", "workspace", "environment", "clock", "volumes", "secrets", "app")
+        *("modal", "token", "service", "workspace", "environment", "clock", "volumes", "secrets", "app", "train app")
     ]
     assert (found["engine here"]["status"], found["engine here"]["hint"]) == ("warn", "comfymodal engine install")
     assert (live.code, live.error["code"]) == (2, "usage")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import modal
 import pytest
@@ -116,6 +118,44 @@ def test_what_fails_twice_at_the_same_step_is_not_paid_for_a_third_time(training
 
 
 @pytest.mark.soak
+@pytest.mark.parametrize("moment", ["staging", "staged", "step", "checkpoint", "sample", "publishing"])
+def test_a_container_killed_at_any_event_is_gone_on_after(trainings: Trainings, moment: str) -> None:
+    job = trainings.job(steps=60, save_every=20, step_s=0.02)
+    run_id = trainings.submit(job)
+    trainings.wait_for(run_id, lambda event: moment in (event["type"], event.get("phase")))
+    require_goes_on_after_kill(trainings, job)
+
+
+@pytest.mark.soak
+def test_a_container_killed_at_any_time_is_gone_on_after(trainings: Trainings) -> None:
+    for number in range(20):
+        job = trainings.job(steps=60, save_every=20, step_s=0.02)
+        trainings.submit(job)
+        trainings.busy()
+        # From before the trainer starts to after its end.
+        time.sleep(number * 0.2)
+        require_goes_on_after_kill(trainings, job)
+
+
+def require_goes_on_after_kill(trainings: Trainings, job: Mapping[str, Any]) -> None:
+    run_id = str(job["run_id"])
+    busy = [one for one in trainings.containers() if one["state"] == "busy"]
+    if busy:
+        trainings.cloud.kill_container(busy[0]["task_id"])
+    trainings.look(run_id)
+    told = [event["step"] for event in trainings.events[run_id] if event["type"] == "checkpoint"]
+    outcome = trainings.outcome(run_id)
+
+    assert (outcome["status"], outcome["error"]) == ("succeeded", None)
+    assert read_step(trainings.lora(job)) == 60
+    if trainings.lost(run_id) and told:
+        result = outcome["result"]
+        # One that had ended already is not trained again.
+        went_on_from = result["step"] if result["exit_code"] is None else result["resumed_from"]
+        assert went_on_from >= max(told)
+
+
+@pytest.mark.soak
 def test_a_second_run_of_the_same_folder_is_refused(trainings: Trainings) -> None:
     job = trainings.job(**ENDLESS)
     run_id = trainings.submit(job)
@@ -158,17 +198,20 @@ def test_a_training_is_seen_with_its_price_and_saves_before_it_is_stopped(
 ) -> None:
     trainings = Trainings.begin(cloud, tmp_path / "spec")
     made = make_cli(tmp_path / "state")
-    (made.cwd / "comfymodal.yaml").write_text(trainings.project_file())
+    trainings.write_project(made.cwd)
     cli = ModalCli(made.cwd, {**made.environ, **cloud.environ}, cloud, trainings.spec.project)
     job = trainings.job(**{**ENDLESS, "save_every": 50_000})
     run_id = trainings.submit(job)
     trainings.wait_for_type(run_id, "step")
     status = cli("status", "--json").json["data"]
     log = cli("logs", run_id)
+    doctor = cli("doctor", "--json").json["data"]
     would = cli("stop")
     stopped = cli("stop", "--yes", "--json")
     outcome = trainings.outcome(run_id)
 
+    checks = {check["check"]: check for check in doctor["checks"]}
+    assert (checks["train app"]["status"], "deployed as" in checks["train app"]["what"]) == ("ok", True)
     (container,) = status["containers"]
     per_hour = training_rate(parse_gpu("A100-80GB"), 64).nanodollars_per_s * 3600
     assert (container["app"], container["does"], container["run_id"]) == (trainings.app, "runs", run_id)

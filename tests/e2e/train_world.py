@@ -104,10 +104,14 @@ class Trainings:
     def spec(self) -> ModalSpec:
         return self.target.spec
 
-    def project_file(self) -> str:
+    def write_project(self, folder: Path) -> None:
         """The same project for the command line."""
         volumes = "".join(f"  {role}: {{name: {volume.name}}}\n" for role, volume in self.spec.volumes.items())
-        return f"version: 1\nproject: {self.spec.project}\ntarget: modal\nvolumes:\n{volumes}"
+        training = f"  toolkit_commit: {self.spec.training.toolkit_commit}\n  requirements: packages.txt\n"
+        (folder / "packages.txt").write_text("\n".join(self.spec.training.requirements))
+        (folder / "comfymodal.yaml").write_text(
+            f"version: 1\nproject: {self.spec.project}\ntarget: modal\nvolumes:\n{volumes}training:\n{training}"
+        )
 
     @property
     def app(self) -> str:

@@ -15,6 +15,7 @@ from comfymodal.targets.modal.app import render_handle
 from comfymodal.targets.modal.errors import translated
 from comfymodal.targets.modal.sync_app import sync_app
 from comfymodal.targets.modal.train_app import train_handle
+from comfymodal.targets.modal.train_carrier import GoesOnError
 from comfymodal.targets.spec import ModalSpec
 
 _OUTAGE = (me.ConnectionError, me.ServiceError, me.InternalError, me.ResourceExhaustedError)
@@ -88,10 +89,14 @@ def _ended(error: BaseException, call_id: str) -> CallState:
         return CallState(is_running=False, is_cancelled=True)
     if isinstance(error, me.FunctionTimeoutError):
         return CallState(is_running=False, error=_timed_out())
-    if isinstance(error, me.InternalFailure):
-        return CallState(is_running=False, error=ServiceError(f"Modal lost the run's container: {said}"))
-    if isinstance(error, me.NotFoundError):
-        return CallState(is_running=False, error=ServiceError(f"Modal does not know the call {call_id}"))
+    services = (
+        (me.InternalFailure, f"Modal lost the run's container: {said}"),
+        (GoesOnError, f"Modal has not started another container: {said}"),
+        (me.NotFoundError, f"Modal does not know the call {call_id}"),
+    )
+    for kind, words in services:
+        if isinstance(error, kind):
+            return CallState(is_running=False, error=ServiceError(words))
     words = f"the container failed: {type(error).__name__}: {said}"
     return CallState(is_running=False, error=EngineDiedError(words))
 

@@ -50,18 +50,23 @@ class CarryApp:
         app.function(image=self.make_image(), name=self.function, **self.options)(self.body)
         return app
 
-    def describe_deploy(self) -> Setup | None:
-        """What `deploy` would do; None when what is live is what it would make. Raises `ComfymodalError`."""
+    def live_fingerprint(self) -> str | None:
+        """Of what is deployed, empty when it has none; None when nothing is. Raises `ComfymodalError`."""
         with translated(f"cannot look up the app {self.name}"):
             try:
                 tags = modal.App.lookup(self.name, environment_name=self.spec.environment).get_tags()
             except modal.exception.NotFoundError:
-                tags = None
-        if tags is not None and tags.get(FINGERPRINT_TAG) == self.fingerprint:
+                return None
+        return tags.get(FINGERPRINT_TAG, "")
+
+    def describe_deploy(self) -> Setup | None:
+        """What `deploy` would do; None when what is live is what it would make. Raises `ComfymodalError`."""
+        live = self.live_fingerprint()
+        if live == self.fingerprint:
             return None
         return Setup(
             summary=f"{self.why}, which is not deployed yet; deploy {self.name}"
-            if tags is None
+            if live is None
             else f"{self.name} is not as this project and this release of comfymodal have it; deploy it again",
             details=self.details,
             ask="Deploy it?",

@@ -13,7 +13,7 @@ import modal.experimental
 import pytest
 
 from comfymodal.errors import TransferError
-from comfymodal.targets.modal import train_carrier
+from comfymodal.targets.modal import calls, train_carrier
 from comfymodal.targets.modal.carrier import Arrival
 from comfymodal.targets.modal.place import container_facts
 from comfymodal.targets.modal.plan import fingerprint, sync_fingerprint, train_fingerprint
@@ -217,3 +217,14 @@ def test_only_what_is_deployed_counts() -> None:
     # It comes with the call.
     assert train_fingerprint(patient) == train_fingerprint(SPEC)
     assert (fingerprint(other), sync_fingerprint(other)) == (fingerprint(SPEC), sync_fingerprint(SPEC))
+
+
+def test_a_next_container_that_never_came_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    call = Mock()
+    call.get.side_effect = GoesOnError("the GPU failed: another container goes on after step 16")
+    monkeypatch.setattr(modal.FunctionCall, "from_id", lambda call_id: call)
+
+    state = calls.state_of("fc-1", wait_s=0.0)
+    assert (state.is_running, state.error and state.error.code) == (False, "service_failed")
+    assert state.error is not None
+    assert state.error.message.startswith("Modal has not started another container: the GPU failed")
