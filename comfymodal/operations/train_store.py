@@ -32,16 +32,17 @@ class Store:
         return self._sizes
 
     def samples(self) -> tuple[Sample, ...]:
-        """Those on the volume, in the order of step, prompt and time; their paths are where `bring` puts them."""
-        paths = (self.cache / path for path in self.sizes() if path.startswith(f"{SAMPLES_FOLDER}/"))
+        """Those on the volume, in the order of step, prompt and time; their paths are below the run's folder."""
+        paths = (Path(path) for path in self.sizes() if path.startswith(f"{SAMPLES_FOLDER}/"))
         found = [sample for path in paths if (sample := parse_sample(path)) is not None]
         return tuple(sorted(found, key=lambda sample: (sample.step, sample.index, sample.path.name)))
 
     def bring(self, sample: Sample) -> Path:
-        """A sample, fetched unless it is there: none is ever written twice."""
-        name = f"{SAMPLES_FOLDER}/{sample.path.name}"
-        is_there = sample.path.is_file() and sample.path.stat().st_size == self.sizes()[name]
-        return sample.path if is_there else self._fetch(name)
+        """A sample, fetched unless it is there, under the name that a training's end gives it as well."""
+        here = self.cache / SAMPLES_FOLDER / f"step-{sample.step:06d}-{sample.index}{sample.path.suffix}"
+        name = sample.path.as_posix()
+        is_there = here.is_file() and here.stat().st_size == self.sizes()[name]
+        return here if is_there else self._fetch(name, here)
 
     def losses(self) -> Path | None:
         """The loss log as it is now; None while there is none."""
@@ -61,12 +62,11 @@ class Store:
             return None
         (self.cache / f".{name}").unlink(missing_ok=True)
         try:
-            return self._fetch(name)
+            return self._fetch(name, self.cache / name)
         except NotFoundError:
             return None
 
-    def _fetch(self, name: str) -> Path:
-        path = self.cache / name
+    def _fetch(self, name: str, path: Path) -> Path:
         arriving = path.with_name(f".{path.name}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

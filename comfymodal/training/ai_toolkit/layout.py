@@ -64,6 +64,12 @@ def parse_weights(file: str, name: str) -> WeightsName | None:
     return WeightsName(int(found["step"]) if found["step"] else None, found["stage"]) if found else None
 
 
+def parse_sample(path: Path) -> Sample | None:
+    """Which sample a file is, by its name; None for other files."""
+    match = _SAMPLE.fullmatch(path.name)
+    return Sample(path, int(match["step"]), int(match["index"])) if match else None
+
+
 def list_samples(folder: Path) -> tuple[Sample, ...]:
     """Samples of a run's folder, in the order of step and prompt. They are renamed into place: all are whole."""
     try:
@@ -72,9 +78,3 @@ def list_samples(folder: Path) -> tuple[Sample, ...]:
         return ()
     found = [sample for path in paths if (sample := parse_sample(path)) is not None]
     return tuple(sorted(found, key=lambda sample: (sample.step, sample.index, sample.path.name)))
-
-
-def parse_sample(path: Path) -> Sample | None:
-    """The sample of that name, whether it is there or not; None for other files."""
-    match = _SAMPLE.fullmatch(path.name)
-    return Sample(path, int(match["step"]), int(match["index"])) if match else None
