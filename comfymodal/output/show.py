@@ -15,7 +15,6 @@ from comfymodal.output.engine_tables import engine_table
 from comfymodal.output.envelope import Verdict, build_envelope, build_error_envelope, dump
 from comfymodal.output.fleet_tables import fleet_table
 from comfymodal.output.models_tables import models_table
-from comfymodal.output.report_tables import report_table
 from comfymodal.output.screen import write_stderr
 from comfymodal.output.setup_tables import setup_table
 from comfymodal.output.sync_tables import SHOWN_PATHS, sync_errors, sync_lines, sync_table
@@ -42,7 +41,6 @@ def show(
         or fleet_table(result)
         or models_table(result)
         or train_table(result)
-        or report_table(result)
         or sync_table(result, limit=SHOWN_PATHS if sys.stdout.isatty() else None, is_verbose=is_verbose)
         or table_of(result)
     )

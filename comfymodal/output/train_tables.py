@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from comfymodal.operations.train_eval_results import EvalReport
+from comfymodal.operations.train_report_results import ReportedRun, ReportWritten
 from comfymodal.operations.train_results import (
     DatasetChecked,
     DatasetsListed,
@@ -16,7 +18,7 @@ from comfymodal.operations.train_results import (
     TrainPlan,
     ValueChange,
 )
-from comfymodal.output.words import bytes_in_words, count, seconds_in_words
+from comfymodal.output.words import bytes_in_words, cost_in_words, count, seconds_in_words, shown_path
 
 Rows = list[tuple[str, ...]]
 
@@ -42,6 +44,8 @@ def train_table(result: Any) -> tuple[tuple[str, ...], Rows] | None:
             return (), [("rules", f"of {result.rules}"), *_dataset_rows(result.dataset)]
         case DatasetsListed():
             return ("dataset", "pictures", "captions", "size"), _listed_rows(result)
+        case ReportWritten() | EvalReport():
+            return (), _report_rows(result) if isinstance(result, ReportWritten) else _eval_rows(result)
         case _:
             return None
 
@@ -198,3 +202,25 @@ def _listed_rows(listed: DatasetsListed) -> Rows:
     ]
     rows.append((f"{count(len(rows), 'dataset')} in {listed.place}", "", "", bytes_in_words(listed.size_bytes)))
     return rows
+
+
+def _report_rows(result: ReportWritten) -> Rows:
+    samples = sum(run.samples for run in result.runs)
+    words = f"{count(len(result.runs), 'run')}, {count(samples, 'sample')}, {bytes_in_words(result.size_bytes)}"
+    return [(shown_path(result.page), words), *map(_reported_row, result.runs)]
+
+
+def _reported_row(run: ReportedRun) -> tuple[str, ...]:
+    known = (("loss", run.loss), ("validation loss", run.validation_loss))
+    parts = [f"{run.status} at step {run.step or 0} of {run.steps}"]
+    parts += [f"{name} {value:.4g}" for name, value in known if value is not None]
+    return run.id, run.name, ", ".join([*parts, *([cost_in_words(run.cost)] if run.cost else [])])
+
+
+def _eval_rows(result: EvalReport) -> Rows:
+    done = sum(cell.path is not None for cell in result.cells)
+    steps, strengths = ({getattr(cell, name) for cell in result.cells} for name in ("step", "strength"))
+    words = f"{done} of {count(len(result.cells), 'picture')}: {count(len(steps), 'checkpoint')}"
+    told = f"{words} at {count(len(strengths), 'strength')}"
+    cost = (cost_in_words(result.run.cost),) if result.run.cost else ()
+    return [(shown_path(result.sheet), told, *cost)] if result.sheet else []

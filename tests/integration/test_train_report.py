@@ -21,8 +21,8 @@ from comfymodal.operations.context import Context, open_context
 from comfymodal.operations.train_eval import copies_of
 from comfymodal.operations.train_report import MOST_SHOTS, report_training, write_report
 from comfymodal.operations.train_store import Store
-from comfymodal.output.report_tables import report_table
 from comfymodal.output.train_page import page
+from comfymodal.output.train_tables import train_table
 from comfymodal.runs.ledger import Run
 from tests.integration.test_train_job import Bench
 from tests.unit.operations.sync_target import Clerk
@@ -268,7 +268,7 @@ def test_a_person_reads_where_the_page_is(world: World) -> None:
     world.add(cost_nanodollars=10**9)
     report = report_training(["last"], None, world.context, Clerk())
 
-    titles, rows = report_table(write_report(report, page(report))) or ((), [])
+    titles, rows = train_table(write_report(report, page(report))) or ((), [])
 
     assert (titles, len(rows)) == ((), 2)
     assert rows[0][0].endswith("report.html")
