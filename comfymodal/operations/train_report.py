@@ -17,13 +17,13 @@ from comfymodal.operations.runs import show_run
 from comfymodal.operations.train_report_results import (
     CheckpointView,
     DatasetFacts,
-    PageReport,
     PromptView,
     ReportedRun,
     ReportWritten,
     SampleShot,
     Shot,
     TrainedRun,
+    TrainingPage,
 )
 from comfymodal.operations.train_shots import shot_of
 from comfymodal.operations.train_store import Store
@@ -51,7 +51,7 @@ _SHEET_EDGE = 2000
 _RELATIVES = 1000
 
 
-def report_training(names: Sequence[str], out: Path | None, context: Context, desk: Desk) -> PageReport:
+def report_training(names: Sequence[str], out: Path | None, context: Context, desk: Desk) -> TrainingPage:
     """Read what these runs left on the training volume; nothing is started, a run that trains may be among them.
 
     Samples and losses are kept in the run's folder here. Raises `NotFoundError`, `UsageError` for a run that is no
@@ -62,10 +62,10 @@ def report_training(names: Sequence[str], out: Path | None, context: Context, de
     read = [_read(run, context, desk, share=len(runs)) for run in runs]
     told = [replace(each, settings=own) for each, own in zip(read, settings, strict=True)]
     page = out.absolute() if out else folder_of(runs[-1], context) / (PAGE_FILE if len(runs) == 1 else SWEEP_FILE)
-    return PageReport(tuple(told), str(page), iso_time(time.time()), tuple(settings[0]))
+    return TrainingPage(tuple(told), str(page), iso_time(time.time()), tuple(settings[0]))
 
 
-def write_report(report: PageReport, page: str) -> ReportWritten:
+def write_report(report: TrainingPage, page: str) -> ReportWritten:
     """Write the page that was made of it, whole or not at all. Raises `OutputFolderError`."""
     path = Path(report.path)
     try:

@@ -1,4 +1,4 @@
-"""The frozen values of `runs report`. `PageReport` is what the page is made of, `ReportWritten` what scripts get:
+"""The frozen values of `runs report`. `TrainingPage` is what the page is made of, `ReportWritten` what scripts get:
 its field names are keys of `--json`, adding one is free, renaming is not.
 """
 
@@ -108,7 +108,7 @@ class TrainedRun:
 
 
 @dataclass(frozen=True, slots=True)
-class PageReport:
+class TrainingPage:
     """One run, or the variants of a sweep in the order they were named. `path` is where the page goes."""
 
     runs: tuple[TrainedRun, ...]

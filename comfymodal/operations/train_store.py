@@ -32,17 +32,26 @@ class Store:
         return self._sizes
 
     def samples(self) -> tuple[Sample, ...]:
-        """Those on the volume, in the order of step, prompt and time; their paths are below the run's folder."""
-        paths = (Path(path) for path in self.sizes() if path.startswith(f"{SAMPLES_FOLDER}/"))
-        found = [sample for path in paths if (sample := parse_sample(path)) is not None]
-        return tuple(sorted(found, key=lambda sample: (sample.step, sample.index, sample.path.name)))
+        """Those on the volume in the order of step and prompt, of a step that was done twice the newer ones. Their
+        paths are on the volume, below the folder.
+        """
+        paths = sorted(Path(path) for path in self.sizes() if path.startswith(f"{SAMPLES_FOLDER}/"))
+        # Names begin with the time.
+        newest = {(found.step, found.index): found for path in paths if (found := parse_sample(path)) is not None}
+        return tuple(newest[key] for key in sorted(newest))
+
+    def here(self, sample: Sample) -> Path:
+        """Where a sample lies on this machine, under a name that tells what it is."""
+        name = f"step-{sample.step:06d}-{sample.index}{sample.path.suffix}"
+        return self.cache / SAMPLES_FOLDER / name
 
     def bring(self, sample: Sample) -> Path:
-        """A sample, fetched unless it is there, under the name that a training's end gives it as well."""
-        here = self.cache / SAMPLES_FOLDER / f"step-{sample.step:06d}-{sample.index}{sample.path.suffix}"
-        name = sample.path.as_posix()
-        is_there = here.is_file() and here.stat().st_size == self.sizes()[name]
-        return here if is_there else self._fetch(name, here)
+        """A sample on this machine, fetched unless it is there."""
+        here = self.here(sample)
+        size = self.sizes().get(sample.path.as_posix())
+        if here.is_file() and here.stat().st_size == size:
+            return here
+        return self._fetch(sample.path.as_posix(), here)
 
     def losses(self) -> Path | None:
         """The loss log as it is now; None while there is none."""
@@ -62,11 +71,12 @@ class Store:
             return None
         (self.cache / f".{name}").unlink(missing_ok=True)
         try:
-            return self._fetch(name, self.cache / name)
+            return self._fetch(name)
         except NotFoundError:
             return None
 
-    def _fetch(self, name: str, path: Path) -> Path:
+    def _fetch(self, name: str, path: Path | None = None) -> Path:
+        path = path or self.cache / name
         arriving = path.with_name(f".{path.name}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

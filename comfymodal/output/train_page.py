@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from comfymodal import __version__
 from comfymodal.operations.results import RunView
-from comfymodal.operations.train_report_results import PageReport, SampleShot, TrainedRun
+from comfymodal.operations.train_report_results import SampleShot, TrainedRun, TrainingPage
 from comfymodal.output.page_chart import Line, chart, swatch
 from comfymodal.output.page_parts import (
     code,
@@ -39,7 +39,7 @@ _PHASES = {
 }
 
 
-def page(report: PageReport) -> str:
+def page(report: TrainingPage) -> str:
     """The whole page as text."""
     if len(report.runs) == 1:
         run = report.runs[0]
@@ -227,7 +227,7 @@ def _attempts(run: TrainedRun) -> str:
     return table(("run", "status", "began (UTC)", "took", "cost"), rows, numbers=(3, 4)) + told
 
 
-def _sweep_page(report: PageReport) -> Iterator[str]:
+def _sweep_page(report: TrainingPage) -> Iterator[str]:
     runs = report.runs
     yield f"<header><h1>{text(_common_name(runs))}: {len(runs)} variants</h1></header>"
     yield from (_error(run) for run in runs)
@@ -247,7 +247,7 @@ def _common_name(runs: Sequence[TrainedRun]) -> str:
     return begin if all(run.name.startswith(begin) for run in runs) else "Trainings compared"
 
 
-def _variants(report: PageReport) -> str:
+def _variants(report: TrainingPage) -> str:
     shown = report.differing[:SETTINGS_SHOWN]
     rows = [
         (
@@ -274,7 +274,7 @@ def _variants(report: PageReport) -> str:
     return table(("variant", *shown, *end), rows, numbers) + told + total
 
 
-def _sweep_loss(report: PageReport) -> str:
+def _sweep_loss(report: TrainingPage) -> str:
     lines = [Line(_label(run, report), run.smooth, number=number) for number, run in enumerate(report.runs)]
     last = max(run.steps for run in report.runs)
     drawn = chart(lines, last_step=last, title="Smoothed loss of each variant by step")
@@ -290,7 +290,7 @@ def _sweep_loss(report: PageReport) -> str:
     return f'<ul class="legend">{names}</ul>{drawn}{title}{validation}'
 
 
-def _label(run: TrainedRun, report: PageReport) -> str:
+def _label(run: TrainedRun, report: TrainingPage) -> str:
     """What tells the variant from the others; its name where a few settings do not."""
     leaves = [key.rpartition(".")[2] for key in report.differing]
     if not leaves or len(set(leaves)) < len(leaves) or len(leaves) > LABELS_MOST:
@@ -298,7 +298,7 @@ def _label(run: TrainedRun, report: PageReport) -> str:
     return " ".join(f"{leaf}={run.settings[key]}" for leaf, key in zip(leaves, report.differing, strict=True))
 
 
-def _sweep_samples(report: PageReport) -> Iterator[str]:
+def _sweep_samples(report: TrainingPage) -> Iterator[str]:
     steps = sorted({sample.step for run in report.runs for sample in run.samples})
     if not steps:
         yield '<p class="soft">There are no samples.</p>'
@@ -328,7 +328,7 @@ def _by_prompt(runs: Iterable[TrainedRun]) -> dict[str, list[_Found]]:
 
 
 def _variant_row(
-    report: PageReport, run: TrainedRun, number: int, samples: Mapping[int, SampleShot], steps: Sequence[int]
+    report: TrainingPage, run: TrainedRun, number: int, samples: Mapping[int, SampleShot], steps: Sequence[int]
 ) -> str:
     label, words = _label(run, report), _prompt(run, number)
     cells = "".join(f"<td>{picture(samples.get(step), f'{label}: {words}')}</td>" for step in steps)
@@ -355,6 +355,6 @@ def _took(attempts: Sequence[RunView]) -> str:
     return text(seconds_in_words(sum(seconds))) if seconds else ""
 
 
-def _foot(report: PageReport) -> str:
+def _foot(report: TrainingPage) -> str:
     when = report.made_at[:16].replace("T", " ")
     return f"<footer>Made by comfymodal {text(__version__)}, {text(when)} UTC, from what the runs left.</footer>"

@@ -74,7 +74,8 @@ class World:
         return open_context(None, environ=self.environ, cwd=self.root)
 
     def add(self, run_id: str = "261121-093012-train-k7f3", **more: Any) -> Run:
-        outcome, job = self.told["outcome"], {**self.told["job"], "run_id": run_id, **more.pop("job", {})}
+        outcome, origin = self.told["outcome"], {"title": "tiny", "created_at": self.told["outcome"]["started_at"]}
+        job = {**self.told["job"], "run_id": run_id, "origin": origin, **more.pop("job", {})}
         keys = ("status", "error", "started_at", "ended_at", "folder", "published", "result")
         given = {
             "kind": "train",

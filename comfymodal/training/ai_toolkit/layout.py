@@ -65,7 +65,7 @@ def parse_weights(file: str, name: str) -> WeightsName | None:
 
 
 def parse_sample(path: Path) -> Sample | None:
-    """Which sample a file is, by its name; None for other files."""
+    """Which sample a file is, by its name, whether it is there or not; None for other files."""
     match = _SAMPLE.fullmatch(path.name)
     return Sample(path, int(match["step"]), int(match["index"])) if match else None
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from comfymodal.operations.train_report_results import PageReport, PromptView, SampleShot, Shot
+from comfymodal.operations.train_report_results import PromptView, SampleShot, Shot, TrainingPage
 from comfymodal.output.page_chart import Line, chart
 from comfymodal.output.page_style import COLOURS, POLICY, SCRIPT
 from comfymodal.output.train_page import page
@@ -57,7 +57,7 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.texts).split())
 
 
-def read(report: PageReport) -> Page:
+def read(report: TrainingPage) -> Page:
     source = page(report)
     found = Page(source)
     # The proof that it needs no network: nothing it names lies elsewhere, and the browser is told to ask nobody.
@@ -216,7 +216,7 @@ def test_a_peak_is_not_thinned_away() -> None:
     assert max(heights) > 200
 
 
-def sweep(**more: Any) -> PageReport:
+def sweep(**more: Any) -> TrainingPage:
     runs = [variant(0, "5e-05", "16"), variant(1, "0.0001", "16"), variant(2, "0.0001", "32", **more)]
     return train_report(*runs, differing=("network.linear", "train.lr"))
 

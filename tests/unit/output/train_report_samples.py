@@ -14,11 +14,11 @@ from PIL import Image, ImageDraw
 from comfymodal.operations.train_report_results import (
     CheckpointView,
     DatasetFacts,
-    PageReport,
     PromptView,
     SampleShot,
     Shot,
     TrainedRun,
+    TrainingPage,
 )
 from comfymodal.training.curves import Curve, smoothed
 from tests.unit.output.result_samples import run_view
@@ -106,8 +106,8 @@ def trained_run(**more: Any) -> TrainedRun:
     return TrainedRun(**{**given, **more})
 
 
-def train_report(*runs: TrainedRun, differing: tuple[str, ...] = ()) -> PageReport:
-    return PageReport(runs or (trained_run(),), "/elsewhere/report.html", "2026-11-21T11:00:00.000Z", differing)
+def train_report(*runs: TrainedRun, differing: tuple[str, ...] = ()) -> TrainingPage:
+    return TrainingPage(runs or (trained_run(),), "/elsewhere/report.html", "2026-11-21T11:00:00.000Z", differing)
 
 
 def variant(number: int, lr: str, rank: str, **more: Any) -> TrainedRun:
