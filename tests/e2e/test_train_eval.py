@@ -63,7 +63,8 @@ def trained(cli: Cli, tmp_path: Path) -> Cli:
         "sample": {"prompts": ["[trigger] at the sea --w 64", "[trigger] at the sea --seed 3"]},
     }
     config = {"job": "extension", "config": {"name": "tiny", "process": [process]}}
-    job = {"kind": "train", "run_id": RUN_ID, "folder": folder, "config": config, "locations": []}
+    job: dict[str, Any] = {"kind": "train", "run_id": RUN_ID, "folder": folder, "config": config, "locations": []}
+    job["origin"] = {"title": "tiny", "created_at": time.time()}
     context.ledger.add(
         Run(
             id=RUN_ID,

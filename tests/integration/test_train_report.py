@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from comfymodal.operations.train_eval import copies_of
 from comfymodal.operations.train_report import MOST_SHOTS, report_training, write_report
 from comfymodal.operations.train_store import Store
 from comfymodal.output.train_page import page
+from comfymodal.output.train_tables import train_table
 from comfymodal.runs.ledger import Run
 from tests.integration.test_train_job import Bench
 from tests.unit.operations.sync_target import Clerk
@@ -72,7 +74,8 @@ class World:
         return open_context(None, environ=self.environ, cwd=self.root)
 
     def add(self, run_id: str = "261121-093012-train-k7f3", **more: Any) -> Run:
-        outcome, job = self.told["outcome"], {**self.told["job"], "run_id": run_id, **more.pop("job", {})}
+        outcome, origin = self.told["outcome"], {"title": "tiny", "created_at": self.told["outcome"]["started_at"]}
+        job = {**self.told["job"], "run_id": run_id, "origin": origin, **more.pop("job", {})}
         keys = ("status", "error", "started_at", "ended_at", "folder", "published", "result")
         given = {
             "kind": "train",
@@ -137,10 +140,11 @@ def test_what_is_here_is_not_fetched_again(world: World) -> None:
     report_training([run.id], None, world.context, Clerk())
     cache = world.root / "outputs" / run.id
     first = sorted((cache / "samples").iterdir())[0]
-    assert first.stat().st_size == (world.store / "samples" / first.name).stat().st_size
+    names = [f"step-{step:06d}-{prompt}.jpg" for step in (0, 12, 24) for prompt in (0, 1)]
+    assert sorted(path.name for path in (cache / "samples").iterdir()) == names
     before = {path: path.stat().st_mtime_ns for path in (cache / "samples").iterdir()}
     first.write_bytes(b"cut")
-    (world.store / "samples" / sorted(before)[1].name).unlink()
+    next((world.store / "samples").glob("*__000000012_1.jpg")).unlink()
 
     told = report_training([run.id], None, world.context, Clerk()).runs[0]
 
@@ -190,7 +194,7 @@ def test_a_sample_that_is_no_picture_is_named(world: World) -> None:
     report = report_training(["last"], None, world.context, Clerk())
 
     assert [each.shot.uri is None for each in report.runs[0].samples] == [True, *[False] * 5]
-    assert f"{broken.name} cannot be shown" in page(report)
+    assert "step-000000-0.jpg cannot be shown" in page(report)
 
 
 def test_attempts_at_one_training_are_added_up(world: World) -> None:
@@ -259,6 +263,19 @@ def test_what_is_no_training_is_refused(world: World, change: Mapping[str, Any],
 
     with pytest.raises(error):
         report_training([change.get("id", run.id)], None, world.context, Clerk())
+
+
+def test_a_person_reads_where_the_page_is(world: World) -> None:
+    world.add(cost_nanodollars=10**9)
+    report = report_training(["last"], None, world.context, Clerk())
+
+    titles, rows = train_table(write_report(report, page(report))) or ((), [])
+
+    assert (titles, len(rows)) == ((), 2)
+    assert rows[0][0].endswith("report.html")
+    assert rows[0][1].startswith("1 run, 6 samples, ")
+    assert rows[1][:2] == ("261121-093012-train-k7f3", "tiny")
+    assert re.fullmatch(r"succeeded at step 24 of 24, loss 0\.\d+, \$1\.00 \(est\.\)", rows[1][2])
 
 
 def test_a_page_that_cannot_be_written_says_so(world: World) -> None:
