@@ -82,6 +82,7 @@ def test_both_ways_with_a_conflict(cli: ModalCli) -> None:
     assert [(path.partition("/")[2], data) for path, data in trashed.items()] == [("mine/a.pt", b"theirs")]
 
 
+@pytest.mark.soak
 def test_a_killed_sync_goes_on_where_it_was(cli: ModalCli) -> None:
     wanted = {"a.bin": os.urandom(20 * MIB), "b.pt": b"b"}
     fill(volume(cli) / "x", wanted)

@@ -55,6 +55,7 @@ def models_cli(tmp_path: Path, cloud: ModalCloud, hub: ModelHub, make_cli: Calla
     return ModalCli(made.cwd, environ, cloud, "library")
 
 
+@pytest.mark.soak
 def test_a_gated_model_goes_straight_to_the_volume_and_is_tidied_there(models_cli: ModalCli, hub: ModelHub) -> None:
     folder = models_cli.cloud.volume_folder
     unasked = models_cli("models", "add", SOURCE, "--json")

@@ -27,9 +27,6 @@ from comfymodal.training.supervisor import Hooks, Spec, supervise
 from comfymodal.training.watch import Limits
 from tests.doubles.trainer.files import PICTURE, read_optimizer, read_step
 
-# A minute and a half for a part that no command uses yet: `train` brings the ones that belong into every run.
-pytestmark = pytest.mark.soak
-
 ROOT = Path(__file__).parent.parent.parent
 TOOLKIT = Toolkit(ROOT / "tests" / "doubles" / "trainer", Path(sys.executable))
 LOGS = ROOT / "tests" / "data" / "ai-toolkit-logs"

@@ -33,9 +33,6 @@ from comfymodal.training.state import read_state
 from tests.doubles.storage_place import FolderPlace
 from tests.doubles.trainer.files import PICTURE, read_step
 
-# For a part that no command uses yet: `train` brings the ones that belong into every run.
-pytestmark = pytest.mark.soak
-
 ROOT = Path(__file__).parent.parent.parent
 SIDECAR = f"loras/tiny{SIDECAR_SUFFIX}"
 QUICK = {"stall_s": 5.0, "quiet_s": 10.0, "closing_s": 3.0, "stop_s": 20.0, "signal_s": 10.0}
