@@ -49,15 +49,23 @@ def show_run(name: str, context: Context) -> Report:
     return report(_refresh(context.ledger.get(name), context))
 
 
+def find_run(name: str, context: Context) -> tuple[Run, Context]:
+    """A run, also one of another machine, as it is now, and the context at its target.
+
+    Raises `NotFoundError`, and `NotReadyError` for one that another machine submitted this moment.
+    """
+    run = _known_run(name, context)
+    context = context.at_target_of(run)
+    return _refresh(run, context), context
+
+
 def fetch_run(name: str, context: Context, desk: Desk, *, out: Path | None, waiting: Waiting) -> Report:
     """Bring what a run left here: follows one that still runs, goes on with a download that was cut.
 
     A render whose worker was killed is looked for on its server: what finished there is collected, nothing is
     rendered. Of a sync there is nothing to bring: its end is told.
     """
-    run = _known_run(name, context)
-    context = context.at_target_of(run)
-    run = _refresh(run, context)
+    run, context = find_run(name, context)
     if out is not None:
         run = replace(run, request={**run.request, "folder": str(out.absolute()), "is_own_folder": False})
     ending = ending_of(run)
@@ -115,9 +123,7 @@ def again_run(name: str, context: Context, desk: Desk, wish: Again) -> Report:
 
 def cancel_run(name: str, context: Context) -> RunCancelled:
     """Ask a run to stop at once and wait until it has; what is finished is kept for `runs fetch`."""
-    run = _known_run(name, context)
-    context = context.at_target_of(run)
-    run = _refresh(run, context)
+    run, context = find_run(name, context)
     if not run.is_active:
         return RunCancelled(run_view(run), was_active=False, is_still_running=False)
     context.target.cancel(run.id, run.call_id or "", at_once=True)
@@ -130,9 +136,7 @@ def cancel_run(name: str, context: Context) -> RunCancelled:
 
 def stop_run(name: str, context: Context, desk: Desk) -> RunCancelled:
     """Ask a run to stop, a training to save before, and follow it until it has. Ctrl-C leaves it to itself."""
-    run = _known_run(name, context)
-    context = context.at_target_of(run)
-    run = _refresh(run, context)
+    run, context = find_run(name, context)
     if not run.is_active:
         return RunCancelled(run_view(run), was_active=False, is_still_running=False)
     context.target.cancel(run.id, run.call_id or "")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from comfymodal.errors import CancelledError, ComfymodalError, ConflictError, PartialError, UsageError
+from comfymodal.errors import CancelledError, ComfymodalError, ConflictError, NotFoundError, PartialError, UsageError
 from comfymodal.jobs.train_publish import FOLDER
 from comfymodal.operations.collect import require_writable
 from comfymodal.operations.context import Context
@@ -16,6 +16,7 @@ from comfymodal.operations.follow import submit
 from comfymodal.operations.keys import with_keys
 from comfymodal.operations.money import price_train
 from comfymodal.operations.ready import ready_setup
+from comfymodal.operations.runs import find_run
 from comfymodal.operations.sync import plan_push
 from comfymodal.operations.train_check import Examined, TrainRequest, examine
 from comfymodal.operations.train_datasets import places_of
@@ -73,9 +74,9 @@ def resume(name: str, more: More, context: Context, desk: Desk) -> TrainReport:
 
     Raises `UsageError` for one that still runs, or has nothing left to do.
     """
-    old = context.ledger.get(name)
-    context = context.at_target_of(old)
+    old, context = find_run(name, context)
     run = build_more(old, more, context)
+    _require_data(run, context)
     ready_setup("train", context, desk)
     one = _reserved(run, more.max_cost, context, desk)
     return submit(one.run, context, desk, TrainEnding(), waiting=more.waiting, reserve=one.reserve)
@@ -140,6 +141,24 @@ def _require_free_names(runs: Sequence[Run], context: Context) -> None:
             )
 
 
+def _require_data(run: Run, context: Context) -> None:
+    """Raises `NotFoundError` where a dataset is no longer where the run found it."""
+    for each in run.request["job"]["locations"]:
+        where = each["from"]
+        if not each.get("copies"):
+            continue
+        if "folder" in where:
+            path, is_there = where["folder"], Path(where["folder"]).exists()
+        else:
+            path, is_there = (
+                f"{where['role']}:/{where['path']}",
+                bool(context.target.files(where["role"], where["path"])),
+            )
+        if not is_there:
+            hint = f"train with the config and its pictures: comfymodal train CONFIG --resume {run.again_of}"
+            raise NotFoundError(f"the dataset {path} is gone; nothing was started", hint=hint, path=path)
+
+
 def _require_one(examined: Examined, wish: TrainWish) -> None:
     flags = {"--resume": wish.resume, "--publish": wish.publish, "--push": wish.push, "--eval": wish.evaluation}
     for flag, value in flags.items():
@@ -156,7 +175,7 @@ def _warn(examined: Examined, desk: Desk) -> None:
 def _before(wish: TrainWish, context: Context) -> Run | None:
     if wish.resume is None:
         return None
-    before = context.ledger.get(wish.resume)
+    before, _ = find_run(wish.resume, context)
     require_training(before)
     return before
 

@@ -13,7 +13,7 @@ from comfymodal.errors import OutputFolderError, UsageError
 from comfymodal.files import write_text
 from comfymodal.operations.context import Context
 from comfymodal.operations.desk import Desk
-from comfymodal.operations.runs import show_run
+from comfymodal.operations.runs import find_run
 from comfymodal.operations.train_report_results import (
     CheckpointView,
     DatasetFacts,
@@ -78,16 +78,16 @@ def write_report(report: TrainingPage, page: str) -> ReportWritten:
 
 
 def require_training(name: str, context: Context) -> Run:
-    """The ledger's training of that name, `last` for the newest one; settled if it ended while nobody watched.
+    """The training of that name, `last` for the newest one of this machine, as it is now.
 
     Raises `NotFoundError`, and `UsageError` for another kind of run.
     """
     trainings = (run for run in context.ledger.newest(limit=_RELATIVES) if run.kind == "train")
-    run = (next(trainings, None) if name == "last" else None) or context.ledger.get(name)
+    newest = next(trainings, None) if name == "last" else None
+    run, _ = find_run(newest.id if newest else name, context)
     if run.kind != "train":
         raise UsageError(f"run {run.id} is a {run.kind}, not a training", hint="comfymodal runs list")
-    show_run(run.id, context)
-    return context.ledger.get(run.id)
+    return run
 
 
 def _runs(names: Sequence[str], context: Context) -> list[Run]:

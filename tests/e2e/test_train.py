@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -87,6 +88,10 @@ def test_ctrl_c_saves_and_stops_and_resume_goes_on(world: TrainWorld) -> None:
     assert longer.code == 0, longer.stderr
     assert longer.json["data"]["training"]["resumed_from"] == STEPS
     assert step_of(world.lora) == STEPS + 20
+
+    shutil.rmtree(world.cli.cwd / "pictures")
+    gone = world.cli("runs", "resume", longer.run["id"], "--steps", str(STEPS + 40), "--json")
+    assert (gone.code, gone.error["code"]) == (4, "not_found")
 
 
 def test_stop_saves_and_cancel_does_not(world: TrainWorld) -> None:
