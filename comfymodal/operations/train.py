@@ -150,10 +150,8 @@ def _require_data(run: Run, context: Context) -> None:
         if "folder" in where:
             path, is_there = where["folder"], Path(where["folder"]).exists()
         else:
-            path, is_there = (
-                f"{where['role']}:/{where['path']}",
-                bool(context.target.files(where["role"], where["path"])),
-            )
+            role, below = str(where["role"]), str(where["path"])
+            path, is_there = f"{role}:/{below}", bool(context.target.files(role, below))
         if not is_there:
             hint = f"train with the config and its pictures: comfymodal train CONFIG --resume {run.again_of}"
             raise NotFoundError(f"the dataset {path} is gone; nothing was started", hint=hint, path=path)
