@@ -55,7 +55,7 @@ def test_the_guides_config_is_refused_mended_and_then_only_its_folder_is_missing
     assert (work / "guide.yaml").read_text() == GUIDE.read_text()
 
 
-def test_a_sound_config_is_checked_planned_and_not_trained_yet(engineless_cli: Cli, work: Path) -> None:
+def test_a_sound_config_is_checked_planned_and_not_trained_without_a_trainer(engineless_cli: Cli, work: Path) -> None:
     checked = engineless_cli("train", "train.yaml", "--check", "--sweep", "train.lr=1e-4,4e-4", "--json")
     planned = engineless_cli("train", "train.yaml", "--dry-run", "--target", "modal", "--gpu", "A100-80GB", "-q")
     trained = engineless_cli("train", "train.yaml")
@@ -71,7 +71,7 @@ def test_a_sound_config_is_checked_planned_and_not_trained_yet(engineless_cli: C
     assert rows["GPU"].startswith("A100-80GB (--gpu): fits")
     assert rows["cost"].startswith("about $")
     assert 'change\ttraining_folder: "output" -> "/tmp/run"' in planned.stdout
-    assert (trained.code, "--check" in trained.stderr) == (4, True)
+    assert (trained.code, "AI_TOOLKIT_PATH" in trained.stderr) == (4, True)
     # Looking is free, and leaves nothing behind.
     assert not (engineless_cli.state / "projects").exists()
 
