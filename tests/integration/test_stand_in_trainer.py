@@ -39,6 +39,8 @@ class Stand:
     sample: Mapping[str, Any] = field(default_factory=lambda: {"prompts": ["a cat", "a dog"], "sample_every": 6})
     save_every: int = 5
     step_s: float = 0.0
+    asks: str = ""
+    """SQL that asks for something when the control database says so."""
     pictures: Mapping[str, bytes] | None = field(
         default_factory=lambda: {f"{number}.jpg": PICTURE for number in range(5)}
     )
@@ -87,8 +89,9 @@ class Stand:
         with closing(sqlite3.connect(self._control.path)) as database, database:
             columns = "status, info, step, save_now, stop, speed_string"
             new = ", ".join(f"new.{column}" for column in columns.split(", "))
+            # The trigger that was made last fires first.
             database.executescript(
-                f"CREATE TABLE history({columns}); CREATE TRIGGER keep AFTER UPDATE ON Job "
+                f"{self.asks} CREATE TABLE history({columns}); CREATE TRIGGER keep AFTER UPDATE ON Job "
                 f"BEGIN INSERT INTO history VALUES ({new}); END;"
             )
 
@@ -144,6 +147,23 @@ def test_an_interrupt_looks_the_same(tmp_path: Path) -> None:
     assert without_speed(stand.history()) == without_speed(
         (LOGS / "71_interrupted.history.txt").read_text().splitlines()
     )
+
+
+def test_a_save_and_a_stop_look_the_same(tmp_path: Path) -> None:
+    asks = (
+        "CREATE TRIGGER ask_save AFTER UPDATE ON Job WHEN new.step = 6 AND old.step = 5 "
+        "BEGIN UPDATE Job SET save_now = 1; END;"
+        "CREATE TRIGGER ask_stop AFTER UPDATE ON Job WHEN new.info = 'Saving model' "
+        "BEGIN UPDATE Job SET stop = 1; END;"
+    )
+    stand = Stand(tmp_path, sample={"sample_every": 1000}, save_every=300, train={"steps": 400}, asks=asks)
+
+    ours, theirs = stand.run(), captured("75_stopped")
+    assert shape(ours) == shape(theirs)
+    # From the end of the request to save on.
+    assert stand.history()[-5:] == (LOGS / "75_stopped.history.txt").read_text().splitlines()[-5:]
+    # Its bar is painted once more behind the traceback.
+    assert [type(read(data)[-1]) for data in (ours, theirs)] == [Step, Step]
 
 
 def test_pictures_that_cannot_be_read_look_the_same(tmp_path: Path) -> None:

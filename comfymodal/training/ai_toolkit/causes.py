@@ -118,7 +118,8 @@ _SIGNATURES = (
     _signature(
         "config",
         r"(?P<found>config file must have.*|config file is invalid.*|Environment variable \w+ not set|"
-        r"name_or_path must be specified|expected str, bytes or os.PathLike object, not NoneType)",
+        r"name_or_path must be specified|Unknown optimizer type .+|"
+        r"expected str, bytes or os.PathLike object, not NoneType)",
         "ai-toolkit refuses the config: {found}",
         "check it without starting anything: comfymodal train CONFIG --dry-run",
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import glob
 import json
@@ -101,6 +102,9 @@ class TrainProcess:
             self.control.tell(status="stopped", info="Job stopped")
         elif not self.is_stopping:
             self.control.tell(status="error", info=str(exc))
+        if self.bar and not isinstance(exc, KeyboardInterrupt):
+            # It is painted once more behind the traceback.
+            atexit.register(self.bar.close)
         # What it could go on from; its files are the truth.
         self.control.tell(step=self.last_save_step)
 
