@@ -56,11 +56,14 @@ REQUIREMENTS: Final = "/opt/comfymodal/training.txt"
 """What the project, or our lock, says that ai-toolkit runs with."""
 
 _SMOKE: Final = (
-    "import sys; sys.path.insert(0, '.'); "
+    "import sys; sys.path.insert(0, '.'); import torch, types; "
+    # With triton there, as in every CUDA build, one architecture asks for the GPU while it is imported.
+    "torch.cuda.current_device = lambda: 0; "
+    "torch.cuda.get_device_properties = lambda device: types.SimpleNamespace(warp_size=32); "
     "from toolkit.extension import get_all_extensions_process_dict as found; "
     "assert 'diffusion_trainer' in found()"
 )
-"""Imports every architecture, which needs no GPU: a package that does not fit is met here and not at a GPU's price."""
+"""Imports every architecture, without a GPU: a package that does not fit is met here and not at a GPU's price."""
 
 OPERATORS_SIDE: Final = ("cli", "costs", "operations", "output", "project", "runs")
 """Packages of ours that no container imports: they stay at home, so an edit there replaces no warm container."""
@@ -78,10 +81,11 @@ _TRAINING: Final = (
 )
 
 _CHECKED_AT_HOME: Final = (
-    *("buckets", "captions", "dataset", "dataset_checks", "dataset_report", "images", "needs", "sweep"),
-    *(f"ai_toolkit/{name}" for name in ("accept", "check", "check_meaning", "fix", "paths", "reading")),
+    *("buckets", "captions", "curves", "dataset", "dataset_checks", "dataset_report", "images", "needs", "sweep"),
+    *(f"ai_toolkit/{name}" for name in ("accept", "check", "check_meaning", "fix", "paths", "prompts", "reading")),
+    "ai_toolkit/variants",
 )
-"""Of `training`: what is done before anything is paid for."""
+"""Of `training`: what is done before anything is paid for, or after."""
 
 STAYS: Final = {
     "render": (

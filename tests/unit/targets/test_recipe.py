@@ -386,7 +386,10 @@ def test_the_toolkit_is_at_its_commit_and_must_load(sandbox: Sandbox, repository
     assert (toolkit / "requirements.txt").read_text() == "opencv-python\n"
     assert sandbox.run(smoke) != 0
     (toolkit / "toolkit").mkdir()
-    found = "def get_all_extensions_process_dict(): return {names}\n"
+    # As PyTorch without a GPU, and an architecture that asks for one while it is imported.
+    (toolkit / "torch.py").write_text("class cuda:\n    @staticmethod\n    def current_device(): raise RuntimeError\n")
+    found = "import torch; torch.cuda.get_device_properties(torch.cuda.current_device()).warp_size\n"
+    found += "def get_all_extensions_process_dict(): return {names}\n"
     (toolkit / "toolkit" / "extension.py").write_text(found.format(names={"sd_trainer": 1}))
     assert sandbox.run(smoke) != 0
     (toolkit / "toolkit" / "extension.py").write_text(found.format(names={"diffusion_trainer": 1, "sd_trainer": 1}))

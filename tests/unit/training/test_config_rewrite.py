@@ -171,8 +171,10 @@ def test_a_path_that_is_nowhere_is_worded_by_what_it_may_be() -> None:
         use.text: missing_problem(subject, find_path(use, local=lambda _: None, mounts=MOUNTS))
         for use in path_uses(subject)
     }
-    assert str(missing["./pictures"]) == 'train.yaml: datasets[0].folder_path: "./pictures" is not found'
-    assert "Hugging Face" not in (missing["./pictures"].hint or "")
+    assert str(missing["../lora-flux/pictures"]) == (
+        'train.yaml: datasets[0].folder_path: "../lora-flux/pictures" is not found'
+    )
+    assert "Hugging Face" not in (missing["../lora-flux/pictures"].hint or "")
     assert "Hugging Face" in (missing["x.safetensors"].hint or "")
 
 
@@ -184,7 +186,7 @@ def test_what_a_checked_config_says() -> None:
     assert (values.is_quantized, values.quantization, values.is_full_finetune) == (False, None, False)
     [dataset] = values.datasets
     assert (dataset.path, dataset.resolutions, dataset.batch_size, dataset.caption_ext) == (
-        "./pictures",
+        "../lora-flux/pictures",
         (1024,),
         2,
         ".txt",
