@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import Cli
 from tests.doubles.modal_cloud.client import ModalCloud
 from tests.unit.operations.test_train_check import SHORT
@@ -68,6 +70,7 @@ def test_a_folder_with_problems_is_not_pushed(engineless_cli: Cli) -> None:
     assert not (engineless_cli.state / VOLUME).exists()
 
 
+@pytest.mark.soak
 def test_a_folder_goes_to_modal_and_is_listed_there(tmp_path: Path, make_cli: Callable[[Path], Cli]) -> None:
     made = make_cli(tmp_path / "state")
     (made.cwd / "comfymodal.yaml").write_text("version: 1\nproject: pushes\ntarget: modal\n")

@@ -221,6 +221,7 @@ def test_logs_are_a_runs_own_followed_to_its_end_and_searched(modal_cli: ModalCl
     assert app["run_id"] is None
 
 
+@pytest.mark.soak
 def test_a_log_that_modal_dropped_is_found_beside_the_outputs(modal_cli: ModalCli) -> None:
     run = modal_cli("render", HELLO, *new_seed(), "--json").run
     modal_cli.cloud.do("forget_logs")

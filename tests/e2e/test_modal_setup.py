@@ -123,6 +123,7 @@ def test_values_of_secrets_reach_modal_and_nothing_else(modal_cli: Cli, cloud: M
         assert not path.is_file() or b"value-of" not in path.read_bytes()
 
 
+@pytest.mark.soak
 def test_what_is_there_is_kept_as_it_is(modal_cli: Cli, cloud: ModalCloud) -> None:
     modal(modal_cli, "volume", "create", "comfy-models", "--version=1")
     modal(modal_cli, "secret", "create", "hf-credentials", "HF_TOKEN=theirs")
@@ -364,6 +365,7 @@ def test_live_starts_nothing_without_a_yes_or_with_something_missing(modal_cli: 
     assert cloud.requests("AppCreate") == []
 
 
+@pytest.mark.soak
 def test_a_proof_that_fails_is_told_and_the_others_are_made(modal_cli: Cli, cloud: ModalCloud) -> None:
     with_env(modal_cli, **VALUES)("setup")
     cloud.do("fail", rpc="VolumeCommit", status="PERMISSION_DENIED", times=1)

@@ -174,6 +174,7 @@ def test_ctrl_c_saves_and_stops_and_resume_goes_on_elsewhere(world: World, tmp_p
     assert read_step(world.lora) == STEPS
 
 
+@pytest.mark.soak
 def test_a_killed_client_and_one_on_another_machine(world: World, tmp_path: Path) -> None:
     process = world.cli.start("train", "train.yaml", "--yes", "--json-events")
     run_id = str(wait_for(process, {"type": "submitted", "kind": "train"})["run_id"])

@@ -54,6 +54,7 @@ def test_a_training_runs_with_what_it_asks_for_and_its_lora_lies_among_the_model
     assert (run.run_id, run.gpu, run.memory_gib) == (run_id, "A100-80GB", 64)
 
 
+@pytest.mark.soak
 def test_a_container_that_is_killed_costs_no_more_than_one_save_interval(trainings: Trainings) -> None:
     job = trainings.job(steps=100, save_every=20, step_s=0.02)
     run_id = trainings.submit(job)

@@ -112,6 +112,7 @@ def test_dropped_websocket_is_taken_up_again(cli: Cli, proxy: FaultProxy) -> Non
     assert last_line(done)["data"]["outputs"]
 
 
+@pytest.mark.soak
 def test_whole_network_gone_for_a_moment_is_survived(cli: Cli, proxy: FaultProxy) -> None:
     process = cli.start(
         *("render", WORKFLOWS / "tiny_txt2img.json", "--set", "Sampler.steps=40", "--set", "Sampler.seed=random"),
@@ -183,6 +184,7 @@ def test_engine_killed_in_the_middle_is_named_and_the_next_render_works(lonely_c
     assert (again.code, again.run["status"]) == (0, "succeeded")
 
 
+@pytest.mark.soak
 def test_command_right_after_the_engine_was_killed_starts_another(lonely_cli: Cli) -> None:
     assert lonely_cli("render", WORKFLOWS / "image.json").code == 0
     for delay_s in (0.0, 0.2):

@@ -516,6 +516,7 @@ def test_a_call_goes_on_while_the_control_plane_is_away(demo: Demo) -> None:
     assert demo.call(call.object_id).get(timeout=20)[2][0] == call.object_id
 
 
+@pytest.mark.soak
 def test_containers_are_kept_as_the_autoscaler_is_told(demo: Demo) -> None:
     demo.end_containers("plain")
     function = demo.function("plain")
@@ -728,6 +729,7 @@ def test_a_new_deployment_lets_the_old_one_finish(demo: Demo, demo_code: Any) ->
     demo.cloud.wait_for_container(lambda found: found["task_id"] == old_task and found["state"] == "ended")
 
 
+@pytest.mark.soak
 def test_the_command_line_of_modal_works_too(demo: Demo) -> None:
     task_id = demo.function("plain").remote(["ids"])[0][2]
     demo.box()().run.remote()
