@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from comfymodal.operations.train_eval_results import EvalReport
@@ -55,9 +56,13 @@ def training_details(report: TrainReport) -> Rows:
 
 
 def _report_rows(report: TrainReport) -> Rows:
-    rows: Rows = [
-        (shown_path(each.path), each.kind, bytes_in_words(each.size_bytes), each.title) for each in report.outputs
-    ]
+    weights = [each for each in report.outputs if each.kind != "sample"]
+    samples = [each for each in report.outputs if each.kind == "sample"]
+    rows: Rows = [(shown_path(each.path), each.kind, bytes_in_words(each.size_bytes), each.title) for each in weights]
+    if samples:
+        # A picture for each prompt and save is more than anybody reads; the page shows them.
+        size = bytes_in_words(sum(each.size_bytes for each in samples))
+        rows.append((shown_path(os.path.dirname(samples[0].path)), "samples", size, count(len(samples), "picture")))
     rows += [(shown_path(report.sheet), "sheet")] if report.sheet else []
     return rows + [(f"models:/{each['path']}", str(each["action"]).replace("_", " ")) for each in report.published]
 
