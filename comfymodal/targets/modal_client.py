@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import logging
 import os
 from pathlib import Path
 
@@ -26,6 +27,8 @@ def require_client() -> str:
         importlib.import_module("modal")
     except ImportError as exc:
         raise NotReadyError(f"Modal's client cannot be imported: {exc}", hint=INSTALL_HINT) from exc
+    # A Ctrl-C within one of its calls may leave a task whose end nobody asks for, and asyncio then logs a traceback.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     return importlib.metadata.version("modal")
 
 
