@@ -54,7 +54,7 @@ class Lease:
                 raise _busy(self._volume, found)
             self._remove(found)
         self._beat_now()
-        if not self._dict.put(self._volume, self._entry, skip_if_exists=True) or not self._is_ours(self._found()):
+        if not self._dict.put(self._volume, self._entry, skip_if_exists=True) or not self._is_settled():
             raise _busy(self._volume, self._found() or {})
 
     def beat(self) -> bool:
@@ -79,6 +79,14 @@ class Lease:
         """Raises Modal's exceptions; what is not given back is free after `DEAD_AFTER_S`."""
         if self._is_ours(self._found()):
             self._dict.pop(self._volume, None)
+
+    def _is_settled(self) -> bool:
+        """Whether what we have just put there stays ours."""
+        if self._is_ours(self._found()):
+            return True
+        # Another one who wanted the dead one's place took ours out, sees that, and puts it back.
+        time.sleep(_POLL_S)
+        return self._is_ours(self._found())
 
     def _found(self) -> Entry | None:
         found = self._dict.get(self._volume)
