@@ -185,4 +185,4 @@ def _reserved(run: Run, max_cost: int | None, context: Context, desk: Desk) -> R
     words = run.request["job"]["origin"].get("words")
     about: dict[str, Any] = {"about": words} if words else {}
     desk.event({**price.event(context.modal_spec()), **about})
-    return Reserved(replace(run), price.estimate.worst)
+    return Reserved(run, price.estimate.worst)
