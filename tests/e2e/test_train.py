@@ -72,9 +72,7 @@ def test_ctrl_c_saves_and_stops_and_resume_goes_on(world: TrainWorld) -> None:
     assert done.code == 130
     run_id = done.run["id"]
     training = done.json["data"]["training"]
-    # It trains on until it hears of the stop, which on a busy machine may be a step or two.
-    assert training["saved_step"] > SAVE_EVERY
-    assert training["step"] - training["saved_step"] <= 3
+    assert training["saved_step"] >= training["step"] - 1 >= 10
     assert done.error["hint"] == f"go on: comfymodal runs resume {run_id}"
     assert not world.lora.exists()
 
