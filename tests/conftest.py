@@ -16,6 +16,7 @@ import pytest
 
 from comfymodal.comfyui.engines import EngineInstall, find_install
 from comfymodal.comfyui.install.engine import install, plan_install
+from comfymodal.comfyui.supervisor import USED_FILE
 from comfymodal.comfyui.warm import stop_warm
 from comfymodal.project.folders import data_folder
 from tests.doubles.tiny_toolkit import made
@@ -102,9 +103,9 @@ class Cli:
 
     @property
     def engine_file(self) -> Path:
-        """The note of the only warm engine of this state folder."""
-        (found,) = (self.state / "engines").glob("*/engine.json")
-        return found
+        """The note of the warm engine of this state folder that was used last; another command line is another."""
+        notes = (self.state / "engines").glob("*/engine.json")
+        return max(notes, key=lambda note: note.with_name(USED_FILE).stat().st_mtime)
 
 
 @pytest.fixture(scope="session")
