@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 
 from comfymodal.costs.rates import Rate, dollars, hourly_text, money_json, money_text
 from comfymodal.errors import BudgetError
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A budget of many runs: what those created from `since` on (Unix seconds), of this tag or of all, may cost."""
+
+    name: str
+    """For people: `today`, `this month of tag night`."""
+    key: str
+    """Of the project file."""
+    nanodollars: int
+    since: float = 0.0
+    tag: str | None = None
+
 
 SHORTEST_S = 1
 """A deadline below that is none: the job would end before its first prompt."""

@@ -13,9 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from comfymodal.costs.budget import Limit
+from comfymodal.costs.measure import Measured
 from comfymodal.errors import NotFoundError, NotReadyError
+from comfymodal.runs import spending
+from comfymodal.runs.spending import CostEntry, Expected
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 ACTIVE = ("submitting", "running")
 """Statuses of a run that may still change without anybody's doing."""
@@ -46,6 +50,7 @@ CREATE TABLE reservations (
   created_at REAL NOT NULL
 ) STRICT
 """,
+    spending.SCHEMA,
 )
 """Statements that lead from each version to the next. A new file goes the same way, so both ways end alike."""
 
@@ -100,9 +105,17 @@ class Ledger:
     def close(self) -> None:
         self._connection.close()
 
-    def add(self, run: Run, reserve: int | None = None) -> None:
-        """Enter a run and, at once with it, set `reserve` aside: the most that it may cost."""
+    def add(
+        self, run: Run, reserve: int | None = None, *, expected: Expected | None = None, limits: Sequence[Limit] = ()
+    ) -> Limit | None:
+        """Enter a run and, at once with it, set `reserve` aside: the most that it may cost.
+
+        Of `limits` the first that does not hold so much is returned, and then nothing is entered.
+        """
         with self._writing() as connection:
+            for limit in limits:
+                if spending.left(connection, limit) < (reserve or 0):
+                    return limit
             connection.execute(
                 "INSERT INTO runs (id, kind, target, status, title, created_at, ended_at, call_id, again_of, request,"
                 " result, cost_nanodollars, rate) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -112,13 +125,16 @@ class Ledger:
                     *(json.dumps(run.request), _json(run.result), run.cost_nanodollars, _json(run.rate)),
                 ),
             )
+            spending.enter(connection, _entry(run, expected or Expected(worst=reserve)))
             if reserve is not None:
                 connection.execute("INSERT INTO reservations VALUES (?, ?, ?)", (run.id, reserve, run.created_at))
+        return None
 
     def note_call(self, run_id: str, call_id: str) -> None:
         """The job was taken: remember by which id it can be found."""
         with self._writing() as connection:
             connection.execute("UPDATE runs SET call_id = ?, status = 'running' WHERE id = ?", (call_id, run_id))
+            connection.execute("UPDATE costs SET status = 'running' WHERE run_id = ?", (run_id,))
 
     def settle(
         self,
@@ -128,6 +144,7 @@ class Ledger:
         ended_at: float,
         result: Mapping[str, Any],
         cost_nanodollars: int | None = None,
+        measured: Measured | None = None,
     ) -> None:
         """Note how the run ended, and free what was reserved for it.
 
@@ -139,11 +156,7 @@ class Ledger:
                 " cost_nanodollars = coalesce(?, cost_nanodollars) WHERE id = ?",
                 (status, ended_at, json.dumps(result), cost_nanodollars, run_id),
             )
-            connection.execute("DELETE FROM reservations WHERE run_id = ?", (run_id,))
-
-    def release(self, run_id: str) -> None:
-        """Free what was reserved for a run that will cost nothing; nothing happens where nothing was."""
-        with self._writing() as connection:
+            spending.settle(connection, run_id, status=status, ended_at=ended_at, cost=cost_nanodollars, seen=measured)
             connection.execute("DELETE FROM reservations WHERE run_id = ?", (run_id,))
 
     def reserved(self) -> int:
@@ -152,8 +165,26 @@ class Ledger:
 
     def spent(self, since: float) -> int:
         """Nanodollars that runs created from then on came to, as far as it is known."""
-        query = "SELECT coalesce(sum(cost_nanodollars), 0) FROM runs WHERE created_at >= ?"
+        query = f"SELECT coalesce(sum({spending.SPENT}), 0) FROM costs WHERE created_at >= ?"
         return int(self._values(query, (since,))[0])
+
+    def left(self, limit: Limit) -> int:
+        """Nanodollars of a budget that are neither spent nor set aside; what is not known counts as its worst."""
+        try:
+            return spending.left(self._connection, limit)
+        except sqlite3.Error as exc:
+            raise NotReadyError(f"cannot read the ledger: {exc}") from exc
+
+    def end_containers(self, at: float) -> None:
+        """Every container of the project was ended then: none costs anything for being idle any longer."""
+        with self._writing() as connection:
+            spending.end_containers(connection, at)
+
+    def tell_once(self, run_id: str, event: str) -> bool:
+        """Whether nobody was told of this event of this run before; from now on somebody was."""
+        with self._writing() as connection:
+            done = connection.execute("INSERT OR IGNORE INTO notified VALUES (?, ?)", (_text(run_id), event))
+            return done.rowcount == 1
 
     def seconds_of(self, workflow_sha256: str, gpu: str) -> list[float]:
         """How long the newest runs of this workflow on this GPU (`rate.gpu`) rendered, the newest first; at most 20.
@@ -252,6 +283,24 @@ class Ledger:
             # A full disk rolls back by itself.
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
+
+
+def _entry(run: Run, expected: Expected) -> CostEntry:
+    rate, job = run.rate or {}, run.request.get("job") or {}
+    return CostEntry(
+        run_id=run.id,
+        created_at=run.created_at,
+        kind=run.kind,
+        target=run.target,
+        status=run.status,
+        workflow=_text(run.title),
+        fingerprint=str((run.request.get("workflow") or {}).get("sha256") or ""),
+        tag=str((job.get("origin") or {}).get("tag") or ""),
+        gpu_asked=str(rate.get("gpu") or ""),
+        nanodollars_per_s=rate.get("nanodollars_per_s"),
+        window_s=float(rate.get("window_s") or 0),
+        expected=expected,
+    )
 
 
 def _json(value: Mapping[str, Any] | None) -> str | None:

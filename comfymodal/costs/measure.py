@@ -1,0 +1,78 @@
+"""What a run's container noted, as seconds by what they went into, and on which card."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Seconds: `queue_s` until a container had the run (not paid), `start_s` its start-up if the run was its first,
+    `load_s` the part of `run_s` in which models were loaded, `lost_s` in containers that were lost.
+
+    `gpu_seen` is what the driver said, `gpu_billed` the choice that is paid for, empty when it is the one asked for.
+    `nanodollars_per_s` is that choice's rate, None when it is the one asked for.
+    """
+
+    container: str
+    began_at: float
+    ended_at: float
+    queue_s: float
+    start_s: float
+    load_s: float | None
+    run_s: float
+    lost_s: float
+    gpu_seen: str = ""
+    gpu_billed: str = ""
+    nanodollars_per_s: int | None = None
+    outputs: int = 0
+
+
+def measure(
+    container: Mapping[str, Any], *, created_at: float, load_s: float | None = None, outputs: int = 0
+) -> Measured:
+    """Read `{container_id, container_started_at, enter_s, is_first, started_at, ended_at, lost_s}`; Unix seconds."""
+    began, ended = float(container["started_at"]), float(container["ended_at"])
+    is_first, enter_s = bool(container.get("is_first")), max(0.0, _number(container.get("enter_s")))
+    arrived = _number(container.get("first_started_at")) or began
+    if is_first:
+        arrived = min(arrived, _number(container.get("container_started_at")) or arrived)
+    return Measured(
+        container=str(container.get("container_id") or ""),
+        began_at=began,
+        ended_at=max(began, ended),
+        # The clocks of two machines: a container cannot have had the run before it was submitted.
+        queue_s=max(0.0, arrived - created_at),
+        start_s=enter_s if is_first else 0.0,
+        load_s=load_s,
+        run_s=max(0.0, ended - began),
+        lost_s=max(0.0, _number(container.get("lost_s"))),
+        outputs=outputs,
+    )
+
+
+def idle_cost(nanodollars_per_s: int, seconds: float) -> int:
+    """Nanodollars, counted in milliseconds and rounded up as everywhere."""
+    return -(-nanodollars_per_s * round(seconds * 1000) // 1000)
+
+
+def billed_choice(choices: Iterable[str], seen: str) -> str:
+    """Which of several GPUs that were asked for is the card that was seen, e.g. `NVIDIA A100-SXM4-80GB`.
+
+    Empty when it is none of them: what is asked for as H100 may run on an H200, at the price of an H100.
+    """
+    said = set(re.findall(r"[A-Z0-9]+", seen.upper()))
+    fitting = [label for label in choices if _words(label) <= said]
+    # `A100` says less than `A100-80GB`.
+    return max(fitting, key=lambda label: len(_words(label)), default="")
+
+
+def _words(label: str) -> set[str]:
+    return set(re.findall(r"[A-Z0-9]+", label.partition(":")[0].upper()))
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) else 0.0
