@@ -29,18 +29,21 @@ SHORTEST_S = 1
 
 def fit(
     rate: Rate,
-    *,
-    budget_nanodollars: int,
     wanted_deadline_s: float,
+    budget_nanodollars: int | None,
+    /,
+    *,
     startup_s: float,
     scaledown_window_s: float,
     typical_s: float | None,
 ) -> float:
-    """Return the wanted deadline, or the longest in whole seconds that the budget pays for at worst.
+    """Return the wanted deadline, or the longest in whole seconds that the budget, if there is one, pays for at worst.
 
     Start-up (at its limit) and idle tail are paid first. Raises `BudgetError` when what is left is less than such a
     run usually takes (`typical_s`), or nothing.
     """
+    if budget_nanodollars is None:
+        return wanted_deadline_s
     # Whole numbers, as in Rate.cost: a budget of exactly what a run costs at worst pays for it.
     around_ms = round((startup_s + scaledown_window_s) * 1000)
     left_ms = budget_nanodollars * 1000 // rate.nanodollars_per_s - around_ms

@@ -31,9 +31,7 @@ class Measured:
     outputs: int = 0
 
 
-def measure(
-    container: Mapping[str, Any], *, created_at: float, load_s: float | None = None, outputs: int = 0
-) -> Measured:
+def measure(container: Mapping[str, Any], *, created_at: float) -> Measured:
     """Read `{container_id, container_started_at, enter_s, is_first, started_at, ended_at, lost_s}`; Unix seconds."""
     began, ended = float(container["started_at"]), float(container["ended_at"])
     is_first, enter_s = bool(container.get("is_first")), max(0.0, _number(container.get("enter_s")))
@@ -47,10 +45,9 @@ def measure(
         # The clocks of two machines: a container cannot have had the run before it was submitted.
         queue_s=max(0.0, arrived - created_at),
         start_s=enter_s if is_first else 0.0,
-        load_s=load_s,
+        load_s=None,
         run_s=max(0.0, ended - began),
         lost_s=max(0.0, _number(container.get("lost_s"))),
-        outputs=outputs,
     )
 
 

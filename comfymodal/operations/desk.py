@@ -18,6 +18,8 @@ class Question:
     summary: str
     details: tuple[str, ...]
     ask: str
+    is_over_budget: bool = False
+    """Only a person may say yes: `--yes` never raises a budget."""
 
 
 class Desk(Protocol):
@@ -33,4 +35,7 @@ class Desk(Protocol):
         """Ask whether to go ahead with a setup. Raises `NotReadyError` where nobody can be asked."""
 
     def confirm(self, question: Question) -> bool:
-        """Ask whether to do what cannot be taken back. Raises `NotReadyError` where nobody can be asked."""
+        """Ask whether to do what cannot be taken back.
+
+        Raises `NotReadyError`, or `BudgetError` if it is about a budget, where nobody can be asked.
+        """

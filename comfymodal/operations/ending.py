@@ -12,8 +12,8 @@ from typing import Any, Protocol, TypeVar
 from comfymodal.errors import TransferError, error_from_dict
 from comfymodal.operations.context import Context
 from comfymodal.operations.desk import Desk
-from comfymodal.operations.money import cost_of
 from comfymodal.operations.results import RunReport
+from comfymodal.operations.spent import cost_of, measured_of
 from comfymodal.operations.sync_results import ErrandReport, SyncReport
 from comfymodal.operations.train_results import TrainReport
 from comfymodal.operations.views import run_view
@@ -77,6 +77,7 @@ def note_end(run: Run, outcome: Outcome, result: Mapping[str, Any], context: Con
         ended_at=float(outcome.get("ended_at") or time.time()),
         result=result,
         cost_nanodollars=cost_of(run, outcome),
+        measured=measured_of(run, outcome, result),
     )
 
 

@@ -55,11 +55,10 @@ def run_errand(run: Run, context: Context, desk: Desk) -> ErrandReport:
     Raises `NotReadyError` when nothing is deployed for it and nobody agrees, `BudgetError`, `ServiceError`.
     """
     ready_setup(run.kind, context, desk)
-    run, price = price_sync(run, context)
+    run, price = price_sync(run, context, desk)
     if price is not None:
         desk.event(price.event(context.modal_spec()))
-    reserve = price.estimate.worst if price else None
-    return submit(run, context, desk, ErrandEnding(), waiting=Waiting(), reserve=reserve)
+    return submit(run, context, desk, ErrandEnding(), waiting=Waiting(), price=price)
 
 
 def do_at_once(run: Run, context: Context, desk: Desk) -> Mapping[str, Any]:

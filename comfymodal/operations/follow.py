@@ -11,12 +11,15 @@ from dataclasses import replace
 from typing import TypeVar
 
 from comfymodal.errors import CancelledError, ComfymodalError, ServiceError, StillRunningError
+from comfymodal.operations.budgets import taken
 from comfymodal.operations.context import Context
 from comfymodal.operations.desk import Desk
 from comfymodal.operations.ending import Ending, Outcome, Report, ending_of
-from comfymodal.operations.money import idle_text
+from comfymodal.operations.money import Price
+from comfymodal.operations.spent import idle_text
 from comfymodal.operations.waiting import Waiting
 from comfymodal.runs.ledger import Run
+from comfymodal.runs.spending import Expected
 from comfymodal.targets.base import OnEvent
 
 GRACE_S = 2.0
@@ -26,20 +29,25 @@ R = TypeVar("R", bound=Report)
 
 
 def submit(
-    run: Run, context: Context, desk: Desk, ending: Ending[R], *, waiting: Waiting, reserve: int | None = None
+    run: Run, context: Context, desk: Desk, ending: Ending[R], *, waiting: Waiting, price: Price | None = None
 ) -> R:
     """Enter the run into the ledger, hand its job over, and follow it unless detached.
 
-    `reserve` is the most it may cost, in nanodollars: parallel commands see it before anything is spent.
+    The most that it may cost is set aside: parallel commands see it before anything is spent. Raises `BudgetError`
+    when they have taken what was left.
     """
-    context.ledger.add(run, reserve)
+    _enter(run, price, context)
     with deferred_interrupt() as interrupted:
         try:
             call_id = context.target.submit(run.request["job"])
         except ComfymodalError as exc:
             # Nobody has it: what was reserved is free again.
             context.ledger.settle(
-                run.id, status="failed", ended_at=time.time(), result={"status": "failed", "error": exc.to_dict()}
+                run.id,
+                status="failed",
+                ended_at=time.time(),
+                result={"status": "failed", "error": exc.to_dict()},
+                cost_nanodollars=None if price is None else 0,
             )
             raise
         context.ledger.note_call(run.id, call_id)
@@ -50,6 +58,16 @@ def submit(
     if waiting.is_detached:
         return replace(ending.report(context.ledger.get(run.id)), exit_code=0)
     return follow(run, context, desk, ending, waiting=waiting)
+
+
+def _enter(run: Run, price: Price | None, context: Context) -> None:
+    if price is None:
+        context.ledger.add(run)
+        return
+    reserve = price.estimate.worst
+    expected = Expected(typical=price.estimate.typical, worst=reserve)
+    if (limit := context.ledger.add(run, reserve, expected=expected, limits=price.limits)) is not None:
+        raise taken(limit)
 
 
 def follow(run: Run, context: Context, desk: Desk, ending: Ending[R], *, waiting: Waiting) -> R:

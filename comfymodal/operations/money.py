@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-from comfymodal.costs.bill import run_cost
-from comfymodal.costs.budget import fit
+from comfymodal.costs.budget import Limit, fit
 from comfymodal.costs.estimate import Estimate, estimate
 from comfymodal.costs.rates import (
     AS_OF,
     SYNC_CONTAINER_CORES,
     SYNC_CONTAINER_GIB,
+    GpuChoice,
     Rate,
     container_rate,
     hourly_text,
     money_json,
     money_text,
-    nanodollars_of,
     parse_gpu,
     sync_rate,
     training_rate,
 )
 from comfymodal.costs.sync_estimate import IDLE_S
+from comfymodal.operations.budgets import allow
 from comfymodal.operations.context import Context
+from comfymodal.operations.desk import Desk
 from comfymodal.runs.ledger import Run
 from comfymodal.targets.spec import ModalSpec
 
@@ -50,6 +52,8 @@ class Price:
     samples: int
     what: str = ""
     """The container, where it has no GPU."""
+    limits: tuple[Limit, ...] = ()
+    """Budgets that must still hold the worst case when the run is entered."""
 
     def event(self, spec: ModalSpec) -> dict[str, Any]:
         """For the one line the operator sees before anything is paid."""
@@ -68,48 +72,44 @@ class Price:
         }
 
 
-def price_run(run: Run, context: Context, *, max_cost: int | None) -> tuple[Run, Price | None]:
+def price_run(run: Run, context: Context, desk: Desk, *, max_cost: int | None) -> tuple[Run, Price | None]:
     """What this run may cost on Modal, and the run with its rate and time limit; no price on this machine.
 
-    `max_cost` in nanodollars. Raises `BudgetError` when the budget pays for less than the run usually takes.
+    `max_cost` in nanodollars. Raises `BudgetError` when a budget pays for less than the run usually takes.
     """
     if context.project.target != "modal":
         return run, None
     job = run.request["job"]
     containers = context.modal_spec().containers
-    rate = container_rate([parse_gpu(name) for name in ((job["gpu"],) if job.get("gpu") else containers.gpus)])
+    choices = [parse_gpu(name) for name in ((job["gpu"],) if job.get("gpu") else containers.gpus)]
+    rate = container_rate(choices)
     seconds = context.ledger.seconds_of(run.request["workflow"]["sha256"], rate.gpu)
     typical_s = sorted(seconds)[len(seconds) // 2] if seconds else None
     wanted_s = max(1.0, containers.timeout_s - CLOSING_S)
-    limits = [limit for limit in (max_cost, _per_run(context)) if limit is not None]
     around = {"startup_s": containers.boot_timeout_s, "scaledown_window_s": containers.scaledown_window_s}
-    deadline_s = wanted_s
-    if limits:
-        deadline_s = fit(
-            rate, budget_nanodollars=min(limits), wanted_deadline_s=wanted_s, typical_s=typical_s, **around
-        )
-    told = estimate(rate, typical_s=typical_s, deadline_s=deadline_s, **around)
-    price = Price(rate, told, deadline_s, deadline_s < wanted_s, len(seconds))
-    return _priced(run, price), price
+    allowed = allow(context, desk, partial(fit, rate, wanted_s, typical_s=typical_s, **around), max_cost=max_cost)
+    told = estimate(rate, typical_s=typical_s, deadline_s=allowed.deadline_s, **around)
+    price = Price(rate, told, allowed.deadline_s, allowed.deadline_s < wanted_s, len(seconds), limits=allowed.limits)
+    return _priced(run, price, context, window_s=containers.scaledown_window_s, choices=choices), price
 
 
-def price_sync(run: Run, context: Context) -> tuple[Run, Price | None]:
+def price_sync(run: Run, context: Context, desk: Desk) -> tuple[Run, Price | None]:
     """As `price_run`, for a run that moves files: how long it takes nobody knows, so only its limit is told."""
     if run.target != "modal":
         return run, None
     rate, wanted_s = sync_rate(), SYNC_TIMEOUT_S - CLOSING_S
     around = {"startup_s": SYNC_STARTUP_S, "scaledown_window_s": IDLE_S}
-    deadline_s, limit = wanted_s, _per_run(context)
-    if limit is not None:
-        deadline_s = fit(rate, budget_nanodollars=limit, wanted_deadline_s=wanted_s, typical_s=None, **around)
-    told = estimate(rate, typical_s=None, deadline_s=deadline_s, **around)
+    allowed = allow(context, desk, partial(fit, rate, wanted_s, typical_s=None, **around), max_cost=None)
+    told = estimate(rate, typical_s=None, deadline_s=allowed.deadline_s, **around)
     what = f"{SYNC_CONTAINER_CORES} cores, {SYNC_CONTAINER_GIB} GiB"
-    price = Price(rate, told, deadline_s, deadline_s < wanted_s, 0, what)
-    return _priced(run, price), price
+    price = Price(rate, told, allowed.deadline_s, allowed.deadline_s < wanted_s, 0, what, allowed.limits)
+    return _priced(run, price, context, window_s=IDLE_S), price
 
 
-def price_train(run: Run, context: Context, *, max_cost: int | None) -> tuple[Run, Price | None]:
-    """As `price_run`, for a training: its limit counts paid seconds over all its containers.
+def price_train(
+    run: Run, context: Context, desk: Desk, *, max_cost: int | None, of: int = 1
+) -> tuple[Run, Price | None]:
+    """As `price_run`, for one of a sweep's trainings: its limit counts paid seconds over all its containers.
 
     `origin.run_s` of the job is what it is thought to take.
     """
@@ -117,45 +117,20 @@ def price_train(run: Run, context: Context, *, max_cost: int | None) -> tuple[Ru
         return run, None
     job, wanted_s = run.request["job"], context.project.training.timeout
     rate = training_rate(parse_gpu(job["gpu"]), int(job.get("memory_gib") or 0))
-    typical_s, limits = job["origin"].get("run_s"), [each for each in (max_cost, _per_run(context)) if each is not None]
+    typical_s = job["origin"].get("run_s")
     around = {"startup_s": TRAIN_STARTUP_S, "scaledown_window_s": TRAIN_IDLE_S}
-    deadline_s = wanted_s
-    if limits:
-        deadline_s = fit(
-            rate, budget_nanodollars=min(limits), wanted_deadline_s=wanted_s, typical_s=typical_s, **around
-        )
-    told = estimate(rate, typical_s=typical_s, deadline_s=deadline_s, **around)
-    price = Price(rate, told, deadline_s, deadline_s < wanted_s, 0)
-    return _priced(run, price), price
+    how = partial(fit, rate, wanted_s, typical_s=typical_s, **around)
+    allowed = allow(context, desk, how, max_cost=max_cost, of=of)
+    told = estimate(rate, typical_s=typical_s, deadline_s=allowed.deadline_s, **around)
+    price = Price(rate, told, allowed.deadline_s, allowed.deadline_s < wanted_s, 0, limits=allowed.limits)
+    return _priced(run, price, context, window_s=TRAIN_IDLE_S), price
 
 
-def _priced(run: Run, price: Price) -> Run:
+def _priced(run: Run, price: Price, context: Context, *, window_s: float, choices: Sequence[GpuChoice] = ()) -> Run:
     job = run.request["job"]
-    origin = {**job["origin"], "rate": price.rate.to_dict()}
+    rate: dict[str, Any] = {**price.rate.to_dict(), "window_s": window_s}
+    if len(choices) > 1:
+        rate["choices"] = {each.label: container_rate([each]).nanodollars_per_s for each in choices}
+    origin = {**job["origin"], "rate": rate, "tag": context.project.costs.tag or ""}
     more = {"deadline_s": price.deadline_s, "is_budget_deadline": price.is_shortened, "origin": origin}
-    return replace(run, request={**run.request, "job": {**job, **more}}, rate=price.rate.to_dict())
-
-
-def cost_of(run: Run, outcome: Mapping[str, Any]) -> int | None:
-    """Nanodollars of an ended run by its own seconds; None where nothing is paid or nothing is known."""
-    container = outcome.get("container")
-    if run.rate is None or not isinstance(container, Mapping):
-        return None
-    rate = Rate(int(run.rate["nanodollars_per_s"]), 0, gpu=str(run.rate["gpu"]), as_of=str(run.rate["as_of"]))
-    return run_cost(
-        rate, container, started_at=float(container["started_at"]), ended_at=float(container["ended_at"])
-    ).nanodollars
-
-
-def idle_text(run: Run, context: Context) -> str | None:
-    """What the container that stays warm after a run may still cost; None where there is none with a GPU."""
-    if run.kind != "render" or run.rate is None or context.project.target != "modal":
-        return None
-    window_s = context.modal_spec().containers.scaledown_window_s
-    cost = round(int(run.rate["nanodollars_per_s"]) * window_s)
-    return f"its container stays warm for {window_s:.0f} s, for at most {money_text(cost)}"
-
-
-def _per_run(context: Context) -> int | None:
-    limit = context.project.costs.per_run_usd
-    return None if limit is None else nanodollars_of(limit)
+    return replace(run, request={**run.request, "job": {**job, **more}}, rate=rate)

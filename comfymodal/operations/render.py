@@ -76,12 +76,11 @@ def render(request: RenderRequest, context: Context, desk: Desk) -> RunReport:
     _require_gpus((request.gpu, request.retry_oom_on), context)
     pair = _pair_to_push(request, context, desk)
     prepared = _prepare(request, context, desk, may_set_up=request.may_deploy)
-    run, price = price_run(build_run(request, prepared, context), context, max_cost=request.max_cost)
+    run, price = price_run(build_run(request, prepared, context), context, desk, max_cost=request.max_cost)
     _tell_price(price, context, desk)
     for upload in prepared.overridden.uploads:
         context.target.put_input(upload.path, Path(upload.name).name)
-    reserve = price.estimate.worst if price else None
-    done = submit(run, context, desk, RenderEnding(), waiting=request.waiting, reserve=reserve)
+    done = submit(run, context, desk, RenderEnding(), waiting=request.waiting, price=price)
     if request.retry_oom_on is not None and (done.error or {}).get("code") == OutOfMemoryError.code:
         desk.warn(f"{(done.error or {}).get('message')}; once more on {request.retry_oom_on}")
         once_more = Again(out=request.out, gpu=request.retry_oom_on, max_cost=request.max_cost, waiting=request.waiting)
@@ -241,10 +240,9 @@ def again(run: Run, context: Context, desk: Desk, wish: Again) -> RunReport:
         request=request,
         result=None,
     )
-    priced, price = price_run(repeated, context, max_cost=wish.max_cost)
+    priced, price = price_run(repeated, context, desk, max_cost=wish.max_cost)
     _tell_price(price, context, desk)
-    reserve = price.estimate.worst if price else None
-    return submit(priced, context, desk, RenderEnding(), waiting=wish.waiting, reserve=reserve)
+    return submit(priced, context, desk, RenderEnding(), waiting=wish.waiting, price=price)
 
 
 def _pair_to_push(request: RenderRequest, context: Context, desk: Desk) -> Pair | None:

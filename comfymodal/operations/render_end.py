@@ -12,8 +12,8 @@ from comfymodal.operations.collect import collect, texts_of, write_receipt
 from comfymodal.operations.context import Context
 from comfymodal.operations.desk import Desk
 from comfymodal.operations.ending import Deaf, Outcome, exit_code_of, note_end, settle
-from comfymodal.operations.money import cost_of
 from comfymodal.operations.results import ChangeView, OutputFile, OutputText, RunReport
+from comfymodal.operations.spent import cost_of
 from comfymodal.operations.views import run_view
 from comfymodal.runs.ledger import Run
 

@@ -11,9 +11,10 @@ from typing import Any
 from comfymodal.errors import NotFoundError, NotReadyError, ServiceError, StillRunningError, UsageError
 from comfymodal.operations.context import Context
 from comfymodal.operations.desk import Desk
-from comfymodal.operations.ending import Report, ending_of, settle
+from comfymodal.operations.ending import Report, ending_of
 from comfymodal.operations.follow import follow, report, wait_for
 from comfymodal.operations.ready import ready_engine
+from comfymodal.operations.refresh import refresh
 from comfymodal.operations.render import Again, with_flags_of
 from comfymodal.operations.render import again as render_again
 from comfymodal.operations.results import RunCancelled, RunList
@@ -29,15 +30,13 @@ CANCEL_PATIENCE_S = 30.0
 STOP_PATIENCE_S = 900.0
 """A training finishes its step, and its samples, before it saves."""
 
-SUBMITTING_PATIENCE_S = 60.0
-
 
 def list_runs(context: Context, desk: Desk, *, limit: int) -> RunList:
     """The newest runs; those that ended while nobody watched are settled first."""
     found = []
     for run in context.ledger.newest(limit=limit):
         try:
-            found.append(_refresh(run, context))
+            found.append(refresh(run, context))
         except (NotReadyError, ServiceError) as exc:
             # Without the network a list still says what is known.
             desk.warn(f"cannot ask how run {run.id} is: {exc.message}")
@@ -46,7 +45,7 @@ def list_runs(context: Context, desk: Desk, *, limit: int) -> RunList:
 
 
 def show_run(name: str, context: Context) -> Report:
-    return report(_refresh(context.ledger.get(name), context))
+    return report(refresh(context.ledger.get(name), context))
 
 
 def find_run(name: str, context: Context) -> tuple[Run, Context]:
@@ -56,7 +55,7 @@ def find_run(name: str, context: Context) -> tuple[Run, Context]:
     """
     run = _known_run(name, context)
     context = context.at_target_of(run)
-    return _refresh(run, context), context
+    return refresh(run, context), context
 
 
 def fetch_run(name: str, context: Context, desk: Desk, *, out: Path | None, waiting: Waiting) -> Report:
@@ -92,7 +91,7 @@ def fetch_step(name: str, step: int, context: Context, desk: Desk, *, out: Path 
     if run.kind != "train":
         raise UsageError(f"run {run.id} is a {run.kind}: it has no steps", hint=f"comfymodal runs fetch {run.id}")
     context = context.at_target_of(run)
-    run = _refresh(run, context)
+    run = refresh(run, context)
     if out is not None:
         run = replace(run, request={**run.request, "folder": str(out.absolute())})
     outputs = fetch_weights(run, checkpoint_at(run, step), context.target, desk.event)
@@ -130,7 +129,7 @@ def cancel_run(name: str, context: Context) -> RunCancelled:
     give_up_at = time.monotonic() + CANCEL_PATIENCE_S
     while run.is_active and time.monotonic() < give_up_at:
         time.sleep(context.target.look_every_s)
-        run = _refresh(run, context)
+        run = refresh(run, context)
     return RunCancelled(run_view(run), was_active=True, is_still_running=run.is_active)
 
 
@@ -187,32 +186,3 @@ def _run_of(job: Mapping[str, Any], call_id: str | None, context: Context) -> Ru
         result=None,
         rate=origin.get("rate"),
     )
-
-
-def _refresh(run: Run, context: Context) -> Run:
-    """Settle a run that ended while no command was there to note it."""
-    if not run.is_active:
-        return run
-    context = context.at_target_of(run)
-    if run.call_id is None:
-        run = _find_submitted(run, context)
-        if run.call_id is None:
-            return run
-    seen = context.target.look(run.id, run.call_id, after=0)
-    if seen.outcome is None and seen.is_alive:
-        return run
-    settle(run, seen.outcome or ending_of(run).lost(run, context), context)
-    return context.ledger.get(run.id)
-
-
-def _find_submitted(run: Run, context: Context) -> Run:
-    """A run killed between the ledger entry and the hand-over, or being handed over right now."""
-    if (call_id := context.target.find_call(run.id)) is not None:
-        context.ledger.note_call(run.id, call_id)
-        return context.ledger.get(run.id)
-    if time.time() - run.created_at < SUBMITTING_PATIENCE_S:
-        return run
-    # Should it be waiting somewhere after all, it must not start: whoever reads on thinks it is lost.
-    context.target.cancel(run.id, "")
-    settle(run, ending_of(run).lost(run, context), context)
-    return context.ledger.get(run.id)

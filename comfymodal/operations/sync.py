@@ -190,11 +190,10 @@ def _attempt(draft: Draft, context: Context, desk: Desk, *, waiting: Waiting, ma
 
 
 def _run(draft: Draft, context: Context, desk: Desk, *, waiting: Waiting) -> SyncReport:
-    run, price = price_sync(draft.run(context), context)
+    run, price = price_sync(draft.run(context), context, desk)
     if price is not None:
         desk.event(price.event(context.modal_spec()))
-    reserve = price.estimate.worst if price else None
-    done = submit(run, context, desk, SyncEnding(), waiting=waiting, reserve=reserve)
+    done = submit(run, context, desk, SyncEnding(), waiting=waiting, price=price)
     for notice in done.pairs[0]["notices"][:SHOWN_NOTICES]:
         desk.warn(notice)
     return _with_forecast(done, draft, context) if draft.mode == "plan" else done

@@ -57,14 +57,14 @@ def train(
     if before is None:
         _require_free_names(runs, context)
     share = None if wish.max_cost is None else wish.max_cost // len(runs)
-    reserved = [_reserved(run, share, context, desk) for run in runs]
+    reserved = [_reserved(run, share, context, desk, of=len(runs)) for run in runs]
     if context.target.name == "modal":
         for each in ready:
             send(each.placed, context, desk)
     if len(reserved) > 1:
         return run_sweep(reserved, wish.waiting, context, desk)
     (one,) = reserved
-    done = submit(one.run, context, desk, TrainEnding(), waiting=wish.waiting, reserve=one.reserve)
+    done = submit(one.run, context, desk, TrainEnding(), waiting=wish.waiting, price=one.price)
     done = done if pair is None else pushed(done, pair, context, desk)
     return done if plan is None else _evaluated(done, plan, context, desk)
 
@@ -79,7 +79,7 @@ def resume(name: str, more: More, context: Context, desk: Desk) -> TrainReport:
     _require_data(run, context)
     ready_setup("train", context, desk)
     one = _reserved(run, more.max_cost, context, desk)
-    return submit(one.run, context, desk, TrainEnding(), waiting=more.waiting, reserve=one.reserve)
+    return submit(one.run, context, desk, TrainEnding(), waiting=more.waiting, price=one.price)
 
 
 def _make_ready(examined: Examined, context: Context, desk: Desk) -> list[Ready]:
@@ -178,11 +178,11 @@ def _before(wish: TrainWish, context: Context) -> Run | None:
     return before
 
 
-def _reserved(run: Run, max_cost: int | None, context: Context, desk: Desk) -> Reserved:
-    run, price = price_train(run, context, max_cost=max_cost)
+def _reserved(run: Run, max_cost: int | None, context: Context, desk: Desk, *, of: int = 1) -> Reserved:
+    run, price = price_train(run, context, desk, max_cost=max_cost, of=of)
     if price is None:
         return Reserved(run, None)
     words = run.request["job"]["origin"].get("words")
     about: dict[str, Any] = {"about": words} if words else {}
     desk.event({**price.event(context.modal_spec()), **about})
-    return Reserved(run, price.estimate.worst)
+    return Reserved(run, price)

@@ -23,8 +23,8 @@ from comfymodal.files import write_json
 from comfymodal.operations.context import Context
 from comfymodal.operations.desk import Desk
 from comfymodal.operations.ending import Outcome, exit_code_of, note_end, settle
-from comfymodal.operations.money import cost_of
 from comfymodal.operations.results import OutputFile
+from comfymodal.operations.spent import cost_of
 from comfymodal.operations.train_files import catching_samples, fetch_samples, fetch_weights
 from comfymodal.operations.train_results import TrainReport
 from comfymodal.operations.views import run_view

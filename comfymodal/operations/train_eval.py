@@ -255,14 +255,13 @@ def _render(plan: EvalPlan, cells: Sequence[_Cell], store: Store, context: Conte
     run = build_run(request, Prepared(plan.workflow, plan.overridden, facts), context)
     prompts = [{"prompt_id": str(uuid.uuid4()), "graph": graph, "extra_data": {}} for graph in graphs]
     run = replace(run, request={**run.request, "job": {**run.request["job"], "prompts": prompts}})
-    run, price = price_run(run, context, max_cost=wish.max_cost)
+    run, price = price_run(run, context, desk, max_cost=wish.max_cost)
     if price is not None:
         desk.event(price.event(context.modal_spec()))
     for upload in plan.overridden.uploads:
         context.target.put_input(upload.path, Path(upload.name).name)
-    reserve = price.estimate.worst if price else None
     # Waited for whatever it takes: the LoRAs are gone once this is left.
-    return submit(run, context, desk, RenderEnding(), waiting=Waiting(), reserve=reserve)
+    return submit(run, context, desk, RenderEnding(), waiting=Waiting(), price=price)
 
 
 def _report(plan: EvalPlan, run: Run, cells: Sequence[_Cell], done: RunReport, store: Store) -> EvalReport:

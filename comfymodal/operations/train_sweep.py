@@ -10,6 +10,7 @@ from comfymodal.errors import CancelledError, ComfymodalError, StillRunningError
 from comfymodal.operations.context import Context
 from comfymodal.operations.desk import Desk
 from comfymodal.operations.follow import follow, submit
+from comfymodal.operations.money import Price
 from comfymodal.operations.train_end import TrainEnding
 from comfymodal.operations.train_results import SweepReport, TrainReport
 from comfymodal.operations.waiting import Waiting
@@ -20,10 +21,10 @@ _ENDING = TrainEnding()
 
 @dataclass(frozen=True, slots=True)
 class Reserved:
-    """A run that is priced; `reserve` is the most it may cost, in nanodollars."""
+    """A run that is priced; without a price it costs nothing."""
 
     run: Run
-    reserve: int | None
+    price: Price | None
 
 
 def run_sweep(runs: Sequence[Reserved], waiting: Waiting, context: Context, desk: Desk) -> SweepReport:
@@ -55,14 +56,14 @@ def run_sweep(runs: Sequence[Reserved], waiting: Waiting, context: Context, desk
 
 
 def _begin(each: Reserved, context: Context, desk: Desk) -> Reserved:
-    submit(each.run, context, desk, _ENDING, waiting=Waiting(is_detached=True), reserve=each.reserve)
+    submit(each.run, context, desk, _ENDING, waiting=Waiting(is_detached=True), price=each.price)
     return replace(each, run=context.ledger.get(each.run.id))
 
 
 def _finish(each: Reserved, waiting: Waiting, context: Context, desk: Desk) -> TrainReport:
     try:
         if each.run.call_id is None:
-            return submit(each.run, context, desk, _ENDING, waiting=waiting, reserve=each.reserve)
+            return submit(each.run, context, desk, _ENDING, waiting=waiting, price=each.price)
         return follow(each.run, context, desk, _ENDING, waiting=waiting)
     except (CancelledError, StillRunningError):
         raise

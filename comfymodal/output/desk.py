@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-from comfymodal.errors import NotReadyError
+from comfymodal.errors import BudgetError, ComfymodalError, NotReadyError
 from comfymodal.operations.desk import Question, Setup
 from comfymodal.output.envelope import dump
 from comfymodal.output.progress import Progress, now_s
@@ -64,8 +64,11 @@ class TerminalDesk:
         return self._ask(setup.ask, default=True, unasked=unasked)
 
     def confirm(self, question: Question) -> bool:
-        """Show what would be done and ask. Raises `NotReadyError` when there is nobody to ask."""
+        """Show what would be done and ask. Raises `NotReadyError` or `BudgetError` when there is nobody to ask."""
         self._present(question.summary, question.details)
+        if question.is_over_budget:
+            unpaid = BudgetError(question.summary, hint="answer at a terminal, without --yes, or raise the budget")
+            return self._ask(question.ask, default=False, unasked=unpaid, may_assume=False)
         details = "; ".join(question.details)
         unasked = NotReadyError(f"needs a yes: {question.summary} ({details})", hint="run the same command with --yes")
         return self._ask(question.ask, default=False, unasked=unasked)
@@ -77,10 +80,10 @@ class TerminalDesk:
             for detail in details:
                 write_stderr(f"  {detail}")
 
-    def _ask(self, question: str, *, default: bool, unasked: NotReadyError) -> bool:
-        if self._assume_yes:
+    def _ask(self, question: str, *, default: bool, unasked: ComfymodalError, may_assume: bool = True) -> bool:
+        if self._assume_yes and may_assume:
             return True
-        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        if self._assume_yes or not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise unasked
         import typer
 

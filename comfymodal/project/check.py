@@ -66,10 +66,20 @@ def _require_version(root: Node) -> None:
 
 def _with_texts(root: Node) -> Node:
     for key in AS_WRITTEN:
-        path = tuple(key.split("."))
-        if (node := root.find(path)) is not None:
-            root = root.with_leaf(path, node.as_written())
+        for path in _places(root, tuple(key.split("."))):
+            if (node := root.find(path)) is not None:
+                root = root.with_leaf(path, node.as_written())
     return root
+
+
+def _places(root: Node, path: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """A key's path; with an entry in it, that of every entry there is."""
+    if ENTRY not in path:
+        return [path]
+    at = path.index(ENTRY)
+    node = root.find(path[:at])
+    names = node.value if node is not None and isinstance(node.value, Mapping) else ()
+    return [(*path[:at], name, *path[at + 1 :]) for name in names if isinstance(name, str)]
 
 
 def _with_sections(tree: Any) -> Any:

@@ -44,7 +44,13 @@ _MOUNTED = ("models", "inputs", "outputs")
 ENTRY = "*"
 """Stands for the name of an entry in the dotted names of keys: `remotes.*.bucket`."""
 
-AS_WRITTEN = ("comfyui.env", "costs.per_run_usd")
+BUDGETS = ("per_run_usd", "daily_usd", "monthly_usd", "total_usd")
+
+AS_WRITTEN = (
+    "comfyui.env",
+    *(f"costs.{name}" for name in BUDGETS),
+    *(f"tags.{ENTRY}.{name}" for name in BUDGETS),
+)
 """Keys whose numbers and booleans are text: `CUDA: 12.10` is not 12.1, and dollars are never binary fractions."""
 
 LOCAL_ONLY = frozenset(
@@ -64,7 +70,9 @@ _CONTAINERS = frozenset(
 MODAL_ONLY = (
     _CONTAINERS
     | {f"volumes.{role}.version" for role in ROLES}
-    | {"modal.environment", "modal.workspace", "costs.per_run_usd", f"remotes.{ENTRY}.secret"}
+    | {"modal.environment", "modal.workspace", f"remotes.{ENTRY}.secret"}
+    | {f"costs.{name}" for name in (*BUDGETS, "tag", "on_exceed", "warn_at")}
+    | {f"tags.{ENTRY}.{name}" for name in BUDGETS}
     | {
         f"training.{name}"
         for name in ("gpu", "timeout", "retries", "memory", "secret", "toolkit_commit", "requirements")
@@ -280,9 +288,33 @@ class Training(Config):
     Modal only."""
 
 
+class Tag(Config):
+    per_run_usd: Usd = None
+    """The most one run of this tag may cost, in US dollars (`2.50`). Modal only."""
+    daily_usd: Usd = None
+    """The most the tag's runs of one day (UTC) may cost together. Modal only."""
+    monthly_usd: Usd = None
+    """The most the tag's runs of one calendar month (UTC) may cost together. Modal only."""
+    total_usd: Usd = None
+    """The most all of the tag's runs may ever cost together. Modal only."""
+
+
 class Costs(Config):
     per_run_usd: Usd = None
     """The most one run may cost, in US dollars (`2.50`); without it, no limit but the timeout. Modal only."""
+    daily_usd: Usd = None
+    """The most the project's runs of one day (UTC) may cost together. Modal only."""
+    monthly_usd: Usd = None
+    """The most the project's runs of one calendar month (UTC) may cost together. Modal only."""
+    total_usd: Usd = None
+    """The most all of the project's runs may ever cost together. Modal only."""
+    tag: EntryName | None = None
+    """Tag of the runs, for reports and for budgets under `tags`; `--tag` gives another for one run. Modal only."""
+    on_exceed: Literal["block", "confirm", "warn"] = "block"
+    """What becomes of a run that these budgets do not pay for: `block` refuses it, `confirm` asks at a terminal, `warn`
+    says so and starts it. `--max-cost` always refuses. Modal only."""
+    warn_at: tuple[Annotated[int, *whole(1, 100)], ...] = (80, 100)
+    """Percents of the budgets of day, month and total at which there is a warning, once each. Modal only."""
 
 
 class Project(Config):
@@ -312,3 +344,5 @@ class Project(Config):
     """What trainings run on."""
     costs: Costs = Field(default_factory=Costs)
     """What may be spent."""
+    tags: dict[EntryName, Tag] = Field(default={}, json_schema_extra=_NO_OTHER_NAMES)
+    """Budgets of the runs of a tag, beside those of the project."""

@@ -163,6 +163,10 @@ class Ledger:
         """Nanodollars set aside for runs that have not ended."""
         return int(self._values("SELECT coalesce(sum(nanodollars), 0) FROM reservations")[0])
 
+    def with_reservation(self) -> list[Run]:
+        """Runs that something is set aside for, the newest first."""
+        return self._rows("WHERE id IN (SELECT run_id FROM reservations) ORDER BY created_at DESC, id DESC", ())
+
     def spent(self, since: float) -> int:
         """Nanodollars that runs created from then on came to, as far as it is known."""
         query = f"SELECT coalesce(sum({spending.SPENT}), 0) FROM costs WHERE created_at >= ?"

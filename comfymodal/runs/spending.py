@@ -139,7 +139,7 @@ def settle(
         return
     connection.execute(
         "UPDATE costs SET container = ?, began_at = ?, ended_at = ?, queue_s = ?, start_s = ?, load_s = ?, run_s = ?,"
-        " lost_s = ?, gpu_seen = ?, gpu_billed = CASE WHEN ? = '' THEN gpu_billed ELSE ? END, outputs = ?"
+        " lost_s = ?, gpu_seen = ?, gpu_billed = CASE WHEN ? = '' THEN gpu_billed ELSE ? END, outputs = max(outputs, ?)"
         " WHERE run_id = ?",
         (
             *(seen.container, seen.began_at, seen.ended_at, seen.queue_s, seen.start_s, seen.load_s, seen.run_s),

@@ -165,7 +165,8 @@ def test_ctrl_c_saves_and_stops_and_resume_goes_on_elsewhere(world: World, tmp_p
     done = ended(process)
     assert done.code == 130, done.stdout
     training: dict[str, Any] = done.json["data"]["training"]
-    assert training["saved_step"] >= training["step"] - 1 >= SAVE_EVERY
+    # The stop may reach the trainer before its next step.
+    assert training["saved_step"] >= max(SAVE_EVERY, training["step"] - 1)
     assert not world.lora.exists()
 
     on = world.cli("runs", "resume", done.run["id"], "--json")

@@ -72,7 +72,8 @@ def test_ctrl_c_saves_and_stops_and_resume_goes_on(world: TrainWorld) -> None:
     assert done.code == 130
     run_id = done.run["id"]
     training = done.json["data"]["training"]
-    assert training["saved_step"] >= training["step"] - 1 >= 10
+    # The stop may reach the trainer before its next step.
+    assert training["saved_step"] >= max(10, training["step"] - 1)
     assert done.error["hint"] == f"go on: comfymodal runs resume {run_id}"
     assert not world.lora.exists()
 

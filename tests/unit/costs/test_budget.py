@@ -15,12 +15,9 @@ L40S = container_rate([parse_gpu("L40S")])
 
 
 def fitted(budget: str, *, typical_s: float | None = None, rate: Rate = L40S, **others: Any) -> float:
-    return fit(
-        rate,
-        budget_nanodollars=parse_money(budget),
-        typical_s=typical_s,
-        **{"wanted_deadline_s": 3600.0, "startup_s": 600.0, "scaledown_window_s": 60.0, **others},
-    )
+    wanted_s = others.pop("wanted_deadline_s", 3600.0)
+    around = {"startup_s": 600.0, "scaledown_window_s": 60.0, **others}
+    return fit(rate, wanted_s, parse_money(budget), typical_s=typical_s, **around)
 
 
 def test_a_budget_that_pays_for_all_changes_nothing() -> None:
@@ -114,7 +111,7 @@ def test_no_budget_is_ever_exceeded(
     around = {"startup_s": startup_s, "scaledown_window_s": window_s}
     worst = estimate(rate, typical_s=typical_s, deadline_s=wanted_s, **around).worst
     try:
-        deadline_s = fit(rate, budget_nanodollars=budget, wanted_deadline_s=wanted_s, typical_s=typical_s, **around)
+        deadline_s = fit(rate, wanted_s, budget, typical_s=typical_s, **around)
     except BudgetError:
         assert worst > budget
         return

@@ -52,10 +52,10 @@ def test_places_and_keys_come_from_the_models() -> None:
     assert list(sections()) == [
         *("", "modal", "volumes", "volumes.models", "volumes.inputs", "volumes.outputs", "volumes.datasets"),
         *("volumes.training", "volumes.cache", "remotes.*", "sync.*", "mounts.*", "comfyui", "render", "training"),
-        "costs",
+        *("costs", "tags.*"),
     ]
     assert sections()["sync.*"] == ("from", "to", "include", "exclude", "two_way")
-    assert not [key for key in leaves() if key.startswith(("remotes", "sync", "mounts"))]
+    assert not [key for key in leaves() if key.startswith(("remotes", "sync", "mounts", "tags"))]
     some = leaves({"remotes": ["b2"], "sync": ["a", "b"]})
     assert (some["remotes.b2.bucket"], some["sync.b.from"], some["sync.a.include"]) == ("text", "text", "list")
     assert some["sync.a.two_way"] == "scalar"
@@ -105,7 +105,7 @@ def test_config_show_says_when_a_change_takes_effect(tmp_path: Path) -> None:
 
 
 def test_tables_of_keys_name_keys_there_are() -> None:
-    every = leaves({place: ["*"] for place in ("remotes", "sync", "mounts")})
+    every = leaves({place: ["*"] for place in ("remotes", "sync", "mounts", "tags")})
     assert {*DEPLOYED, *LOCAL_ONLY, *MODAL_ONLY, *AS_WRITTEN} <= set(every)
     assert not LOCAL_ONLY & (DEPLOYED | MODAL_ONLY)
 

@@ -1,0 +1,130 @@
+"""How much the project's budgets still hold, and whether a run fits into them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from comfymodal.costs.budget import Limit
+from comfymodal.costs.rates import money_text, nanodollars_of
+from comfymodal.errors import BudgetError, ComfymodalError
+from comfymodal.operations.context import Context
+from comfymodal.operations.desk import Desk, Question
+from comfymodal.operations.refresh import refresh
+from comfymodal.runs.ledger import Run
+
+Fit = Callable[[int | None], float]
+"""A time limit in seconds that so many nanodollars pay for. Raises `BudgetError` where they do not suffice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """A run's time limit, and the budgets that must still hold its worst case when it is entered."""
+
+    deadline_s: float
+    limits: tuple[Limit, ...]
+
+
+def limits_of(context: Context, *, now: float | None = None) -> tuple[Limit, ...]:
+    """The budgets of day, month and total that the next run counts against: the project's, and those of its tag."""
+    costs = context.project.costs
+    moment = datetime.fromtimestamp(time.time() if now is None else now, UTC)
+    found = list(_limits(costs, moment, key="costs", whose="", tag=None))
+    if costs.tag is not None and (own := context.project.tags.get(costs.tag)) is not None:
+        found += _limits(own, moment, key=f"tags.{costs.tag}", whose=f" for tag {costs.tag}", tag=costs.tag)
+    return tuple(found)
+
+
+def allow(context: Context, desk: Desk, fit: Fit, *, max_cost: int | None, of: int = 1) -> Allowed:
+    """Find the time limit that `max_cost` and the project's budgets pay for; `of` runs share what is left.
+
+    Raises `BudgetError` for a run that they do not pay for, unless the project says otherwise (`costs.on_exceed`).
+    """
+    own = [] if max_cost is None else [max_cost]
+    limits = limits_of(context)
+    budgets = _per_run(context)
+    for limit in limits:
+        budgets.append(_left(limit, context) // of)
+    if not budgets:
+        return Allowed(fit(min(own, default=None)), ())
+    try:
+        return Allowed(fit(max(0, min(own + budgets))), limits)
+    except BudgetError as exc:
+        without = fit(min(own, default=None))
+        if not _may_exceed(exc, context, desk):
+            raise _explained(exc, limits, context) from None
+        return Allowed(without, ())
+
+
+def _limits(budgets: Any, moment: datetime, *, key: str, whose: str, tag: str | None) -> Sequence[Limit]:
+    today = moment.replace(hour=0, minute=0, second=0, microsecond=0)
+    periods: Mapping[str, tuple[str, float]] = {
+        "daily_usd": (f"today{whose}", today.timestamp()),
+        "monthly_usd": (f"this month{whose}", today.replace(day=1).timestamp()),
+        "total_usd": (f"in all{whose}", 0.0),
+    }
+    found = []
+    for name, (words, since) in periods.items():
+        amount: Decimal | None = getattr(budgets, name)
+        if amount is not None:
+            found.append(Limit(words, f"{key}.{name}", nanodollars_of(amount), since, tag))
+    return found
+
+
+def _per_run(context: Context) -> list[int]:
+    costs = context.project.costs
+    own = context.project.tags.get(costs.tag) if costs.tag else None
+    amounts = (costs.per_run_usd, own.per_run_usd if own else None)
+    return [nanodollars_of(amount) for amount in amounts if amount is not None]
+
+
+def _left(limit: Limit, context: Context) -> int:
+    """What is left of a budget, after runs that ended while nobody looked have given back what was set aside."""
+    left = context.ledger.left(limit)
+    if left >= limit.nanodollars // 2 or not context.ledger.reserved():
+        return left
+    for run in context.ledger.with_reservation():
+        _settle_if_ended(run, context)
+    return context.ledger.left(limit)
+
+
+def _settle_if_ended(run: Run, context: Context) -> None:
+    try:
+        refresh(run, context)
+    except ComfymodalError:
+        # It cannot be asked now: what was set aside for it stays so.
+        return
+
+
+def _may_exceed(exc: BudgetError, context: Context, desk: Desk) -> bool:
+    wish = context.project.costs.on_exceed
+    if wish == "warn":
+        desk.warn(f"over budget: {exc.message}; started all the same (costs.on_exceed: warn)")
+        return True
+    if wish == "block":
+        return False
+    return desk.confirm(Question(exc.message, (), "Start it all the same?", is_over_budget=True))
+
+
+def _explained(exc: BudgetError, limits: Sequence[Limit], context: Context) -> BudgetError:
+    tight = [
+        f"{money_text(max(0, left))} of {money_text(limit.nanodollars)} are left {limit.name} ({limit.key})"
+        for limit in limits
+        if (left := context.ledger.left(limit)) < limit.nanodollars
+    ]
+    if not tight:
+        return exc
+    message = f"{exc.message}; {', '.join(tight)}"
+    return BudgetError(message, hint=f"{exc.hint}; see: comfymodal costs budget", **exc.details)
+
+
+def taken(limit: Limit) -> BudgetError:
+    """Another command reserved what was left between this one's look and its entry."""
+    return BudgetError(
+        f"other runs have just been given what was left {limit.name} of {money_text(limit.nanodollars)} ({limit.key})",
+        hint="see: comfymodal costs budget; it comes back as far as they do not use it",
+    )

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from comfymodal.errors import BudgetError
+from comfymodal.operations.budgets import limits_of
+from comfymodal.operations.context import Context
+from comfymodal.operations.ending import ErrandEnding
+from comfymodal.operations.follow import submit
+from comfymodal.operations.money import price_train
+from comfymodal.operations.waiting import Waiting
+from tests.unit.operations.spenders import PROJECT, Working, priced
+from tests.unit.operations.sync_target import Clerk, SyncTarget, context_of
+
+WORST = 294_124_480
+"""(300 + 140 + 2) s of an L40S with 4 cores and 32 GiB."""
+
+
+def modal_context(folder: Path, costs: str, *, tags: str = "", kind: type[SyncTarget] = Working) -> Context:
+    text = f"training: {{gpu: L40S, timeout: 140s}}\ncosts: {{{costs}}}\ntags: {{{tags}}}\n"
+    return context_of(kind([{"status": "succeeded"}] * 9, name="modal"), folder, text)
+
+
+def start(context: Context, name: str, **more: Any) -> None:
+    run, price = priced(context, name, **more)
+    submit(run, context, Clerk(), ErrandEnding(), waiting=Waiting(is_detached=True), price=price)
+
+
+def end(context: Context, name: str, cost: int | None) -> None:
+    context.ledger.settle(name, status="succeeded", ended_at=time.time(), result={}, cost_nanodollars=cost)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="fork")
+@pytest.mark.parametrize(
+    ("used_share", "most"),
+    [(0.0, 3), pytest.param(1.0, 3, marks=pytest.mark.soak), pytest.param(0.2, 50, marks=pytest.mark.soak)],
+)
+def test_fifty_commands_at_once_never_spend_more_than_the_budget(used_share: float, most: int, tmp_path: Path) -> None:
+    spenders = [sys.executable, "-m", "tests.unit.operations.spenders", str(tmp_path), "50", str(used_share)]
+    done = subprocess.run(spenders, capture_output=True, text=True, check=True)
+    told = Counter(done.stdout.split())
+    assert sum(told.values()) == 50, done.stderr
+    assert set(told) <= {"started", BudgetError.code}
+    assert 3 <= told["started"] <= most, done.stderr
+    ledger = context_of(SyncTarget(name="modal"), tmp_path, PROJECT).ledger
+    assert ledger.reserved() == (0 if used_share else 3 * WORST)
+    assert ledger.spent(0.0) + ledger.reserved() <= 10**9
+    assert ledger.spent(0.0) == told["started"] * round(WORST * used_share)
+
+
+def test_what_is_left_shortens_a_run_before_it_refuses_one(tmp_path: Path) -> None:
+    context = modal_context(tmp_path, "daily_usd: 0.50")
+    start(context, "a")
+    _, price = priced(context, "b", typical_s=None)
+    # 0.20587552 / 0.00066544 = 309.3 s, less 302 s.
+    assert (price.deadline_s, price.is_shortened, price.estimate.worst <= 500_000_000 - WORST) == (7.0, True, True)
+    with pytest.raises(BudgetError) as caught:
+        priced(context, "c")
+    assert "$0.2059 of $0.5000 are left today (costs.daily_usd)" in caught.value.message
+    assert "comfymodal costs budget" in (caught.value.hint or "")
+
+
+def test_what_others_took_between_the_look_and_the_entry_is_not_given_twice(tmp_path: Path) -> None:
+    context = modal_context(tmp_path, "total_usd: 0.50")
+    (first, price), (second, same) = priced(context, "a"), priced(context, "b")
+    assert price == same
+    submit(first, context, Clerk(), ErrandEnding(), waiting=Waiting(is_detached=True), price=price)
+    with pytest.raises(BudgetError, match="have just been given"):
+        submit(second, context, Clerk(), ErrandEnding(), waiting=Waiting(is_detached=True), price=price)
+    assert [run.id for run in context.ledger.newest(limit=9)] == ["a"]
+    assert context.ledger.reserved() == WORST
+
+
+def test_a_run_that_ended_unseen_gives_back_what_was_set_aside(tmp_path: Path) -> None:
+    context = modal_context(tmp_path, "daily_usd: 0.40", kind=SyncTarget)
+    start(context, "a")
+    # Its client is gone; the target knows the end, and that it cost half a cent.
+    container = {"container_id": "ta-1", "started_at": 100.0, "ended_at": 107.0, "enter_s": 0.0, "is_first": True}
+    context.target.endings[0] = {"status": "succeeded", "container": container}  # type: ignore[attr-defined]
+    start(context, "b")
+    assert (context.ledger.get("a").status, context.ledger.reserved()) == ("succeeded", WORST)
+
+
+def test_an_ended_run_whose_cost_nobody_knows_counts_as_the_most_it_can_be(tmp_path: Path) -> None:
+    context = modal_context(tmp_path, "daily_usd: 0.50")
+    (limit,) = limits_of(context)
+    start(context, "a")
+    end(context, "a", None)
+    left = context.ledger.left(limit)
+    # It took no time at all: nothing but the window in which a container waits can have been paid.
+    assert 500_000_000 - 3 * 665_440 < left < 500_000_000
+    end(context, "a", 1)
+    assert context.ledger.left(limit) == 499_999_999
+
+
+def test_days_and_months_begin_anew_and_the_total_does_not(tmp_path: Path) -> None:
+    context = modal_context(tmp_path, "daily_usd: 1, monthly_usd: 2, total_usd: 3")
+    now = datetime(2026, 3, 1, 0, 0, 5, tzinfo=UTC).timestamp()
+    found = {limit.key: (limit.nanodollars, now - limit.since) for limit in limits_of(context, now=now)}
+    assert found == {
+        "costs.daily_usd": (10**9, 5.0),
+        "costs.monthly_usd": (2 * 10**9, 5.0),
+        "costs.total_usd": (3 * 10**9, now),
+    }
+    later = {limit.key: now + 86_400 - limit.since for limit in limits_of(context, now=now + 86_400)}
+    assert (later["costs.daily_usd"], later["costs.monthly_usd"]) == (5.0, 86_405.0)
+
+
+def test_a_tag_has_budgets_of_its_own(tmp_path: Path) -> None:
+    tagged = modal_context(tmp_path, "daily_usd: 9, tag: night", tags="night: {daily_usd: 0.40}, day: {total_usd: 1}")
+    assert [limit.key for limit in limits_of(tagged)] == ["costs.daily_usd", "tags.night.daily_usd"]
+    start(tagged, "a")
+    with pytest.raises(BudgetError, match=r"left today for tag night \(tags.night.daily_usd\)"):
+        priced(tagged, "b")
+    other = modal_context(tmp_path, "daily_usd: 9", tags="night: {daily_usd: 0.40}")
+    start(other, "c")
+    assert other.ledger.reserved() == 2 * WORST
+
+
+@pytest.mark.parametrize(
+    ("wish", "answer", "is_started"), [("block", True, False), ("confirm", True, True), ("confirm", False, False)]
+)
+def test_who_may_go_beyond_a_budget(wish: str, answer: bool, is_started: bool, tmp_path: Path) -> None:
+    context = modal_context(tmp_path, f"per_run_usd: 0.10, on_exceed: {wish}")
+    run, _ = priced(modal_context(tmp_path, "per_run_usd: 9"), "a")
+    context = modal_context(tmp_path, f"per_run_usd: 0.10, on_exceed: {wish}")
+    clerk = Clerk(answer=answer)
+    if is_started:
+        _, price = price_train(run, context, clerk, max_cost=None)
+        assert price is not None
+        assert (price.deadline_s, price.limits) == (140.0, ())
+    else:
+        with pytest.raises(BudgetError):
+            price_train(run, context, clerk, max_cost=None)
+    assert len(clerk.questions) == (wish == "confirm")
+
+
+def test_a_warning_does_not_raise_what_the_command_allows(tmp_path: Path) -> None:
+    run, _ = priced(modal_context(tmp_path, ""), "a")
+    context, clerk = modal_context(tmp_path, "daily_usd: 0.10, on_exceed: warn"), Clerk()
+    _, price = price_train(run, context, clerk, max_cost=300_000_000)
+    assert price is not None
+    assert price.estimate.worst == WORST
+    assert "started all the same" in clerk.warnings[0]
+    with pytest.raises(BudgetError):
+        price_train(run, context, clerk, max_cost=100_000_000)
