@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -10,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from comfymodal.project.ends import ROLES
 from comfymodal.project.problems import Mistake
 from comfymodal.project.remotes import check_addresses
+from comfymodal.project.rental_values import RENTAL_PRICES, Day, Rerun, SetupHours, Speed, UsdPerHour, UsdPerHourOrNone
 from comfymodal.project.sync_values import Bucket, Endpoint, EndText, EntryName, FolderIn, Glob, Region, RemoteName
 from comfymodal.project.values import (
     Commit,
@@ -44,7 +46,7 @@ _MOUNTED = ("models", "inputs", "outputs")
 ENTRY = "*"
 """Stands for the name of an entry in the dotted names of keys: `remotes.*.bucket`."""
 
-AS_WRITTEN = ("comfyui.env", "costs.per_run_usd")
+AS_WRITTEN = ("comfyui.env", "costs.per_run_usd", *(f"costs.rentals.{ENTRY}.{name}" for name in RENTAL_PRICES))
 """Keys whose numbers and booleans are text: `CUDA: 12.10` is not 12.1, and dollars are never binary fractions."""
 
 LOCAL_ONLY = frozenset(
@@ -280,9 +282,28 @@ class Training(Config):
     Modal only."""
 
 
+class Rental(Config):
+    gpu: Gpu
+    """GPU of Modal whose work it would do, for example `L40S`."""
+    usd_per_hour: UsdPerHour
+    """US dollars an hour, for example `0.75`."""
+    as_of: Day
+    """Day the price was seen, for example `2026-11-20`: it is shown with it, and after 30 days with a warning."""
+    speed: Speed = 1.0
+    """How fast the rented card is, 1 being as fast as Modal's."""
+    setup_hours: SetupHours = 0.0
+    """Hours until it can work: its image, the models. They are paid as well."""
+    rerun: Rerun = 1.0
+    """How much of its time is paid for the same work twice, 1 being none: 1.1 for a tenth that is lost."""
+    disk_usd_per_hour: UsdPerHourOrNone = Field(default=Decimal(0), json_schema_extra={"default": 0})
+    """US dollars an hour for its disk, where that is paid apart."""
+
+
 class Costs(Config):
     per_run_usd: Usd = None
     """The most one run may cost, in US dollars (`2.50`); without it, no limit but the timeout. Modal only."""
+    rentals: dict[EntryName, Rental] = Field(default={}, json_schema_extra=_NO_OTHER_NAMES)
+    """GPUs that could be rented instead, by names of your own, for `comfymodal costs compare`."""
 
 
 class Project(Config):

@@ -268,7 +268,11 @@ def test_a_mistake_in_what_modal_gets_has_its_place_and_a_hint(
         ("modal: {environment: a b}", "2:22: modal.environment: must be 1 to 64 letters, digits, dots, dashes and "
          "underscores", None),
         ("modal: {workspce: x}", "2:9: modal.workspce: unknown key", "did you mean `workspace`"),
-        ("gpu: L40S", "2:1: gpu: unknown key", "`gpu` belongs under `comfyui` or `training`"),
+        (
+            "gpu: L40S",
+            "2:1: gpu: unknown key",
+            "`gpu` belongs under `comfyui` or `training` or `costs.rentals.NAME`",
+        ),
         ("training: {gpu: L4O}", "2:17: training.gpu: L4O is not a GPU of Modal; did you mean L4?", None),
         ("training: {retries: 11}", "2:21: training.retries: must be 0 to 10, not 11", None),
         ("training: {timeout: 20d}", "2:21: training.timeout: must be at least 60s and at most 14 days (336h)", None),
