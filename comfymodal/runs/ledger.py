@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from comfymodal.errors import NotFoundError, NotReadyError
+from comfymodal.runs.usage import GpuUsage, first_use, gpu_usage
 
 SCHEMA_VERSION = 2
 
@@ -154,6 +155,13 @@ class Ledger:
         """Nanodollars that runs created from then on came to, as far as it is known."""
         query = "SELECT coalesce(sum(cost_nanodollars), 0) FROM runs WHERE created_at >= ?"
         return int(self._values(query, (since,))[0])
+
+    def usage(self, since: float, *, gap_s: float) -> tuple[list[GpuUsage], float | None]:
+        """What was used of each GPU of Modal from then on, and when its first run was. See `runs.usage`."""
+        try:
+            return gpu_usage(self._connection, since=since, gap_s=gap_s), first_use(self._connection)
+        except sqlite3.Error as exc:
+            raise NotReadyError(f"cannot read the ledger: {exc}") from exc
 
     def seconds_of(self, workflow_sha256: str, gpu: str) -> list[float]:
         """How long the newest runs of this workflow on this GPU (`rate.gpu`) rendered, the newest first; at most 20.

@@ -1,0 +1,271 @@
+"""`comfymodal costs compare`: what was used of Modal's GPUs, and what the same work costs on rented ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+
+from comfymodal.costs.compare import (
+    PLANS_AS_OF,
+    Rental,
+    break_even,
+    break_even_hours,
+    kept_cost,
+    night_cost,
+    on_starter,
+    on_team,
+    rentals_needed,
+    rented_hours,
+    sessions_cost,
+)
+from comfymodal.costs.rates import Rate, container_rate, money_json, money_text, nanodollars_of, parse_gpu
+from comfymodal.errors import ProjectError, UsageError
+from comfymodal.operations.compare_results import CardView, CostsCompared, OptionView, PlansView, RentalView
+from comfymodal.operations.context import Context
+from comfymodal.operations.desk import Desk
+from comfymodal.runs.usage import GpuUsage
+
+GAP_H = 4.0
+"""In a shorter gap nobody gives a rental back."""
+
+SHORTEST_H = 24.0
+"""Who began an hour ago has no pace yet."""
+
+MONTH_H = 30 * 24.0
+OLD_DAYS = 30
+FACTORS = (1.0, 0.5, 1.5)
+"""The median of a marketplace has moved by half within a day (A100, 2026-10-28 to 29)."""
+
+EXAMPLE = (
+    "write what you see, and the day, into comfymodal.yaml:\n"
+    "costs:\n  rentals:\n    vast: {{gpu: {gpu}, usd_per_hour: PRICE, as_of: {today}, setup_hours: 1}}\n"
+    "or give a price here: comfymodal costs compare --gpu {gpu} --usd-per-hour PRICE"
+)
+
+LEFT_OUT = (
+    "of Modal: volumes, egress, image builds, runs without a GPU; credits and the plan's fee are in their own line",
+    "of a rental: traffic, disks of stopped ones, your time, and whether one with enough memory is free when needed",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A rental and the GPU of Modal whose work it would do."""
+
+    gpu: str
+    rental: Rental
+
+
+@dataclass(frozen=True, slots=True)
+class CompareWish:
+    """`gpu` is one of Modal's, None for all that were used. `offer` is a price given with flags."""
+
+    since_s: float
+    gpu: str | None = None
+    offer: Rental | None = None
+
+
+def compare_costs(wish: CompareWish, context: Context, desk: Desk, *, now: float) -> CostsCompared:
+    """Compare real use with every rental of the project, or with the one of the flags.
+
+    Raises `ProjectError` when there is neither use nor price, `UsageError` for a price that fits no GPU or several.
+    """
+    used, first = context.ledger.usage(now - wish.since_s, gap_s=GAP_H * 3600)
+    today = datetime.fromtimestamp(now, UTC).date()
+    gpus = _gpus(wish, used, context)
+    offers = _offers(wish, gpus, context)
+    if not offers and not any(usage.runs for usage in used):
+        raise ProjectError(
+            "there is nothing to compare: no use of a GPU on Modal in that time, and no price of a rental",
+            hint=EXAMPLE.format(gpu=gpus[0], today=today),
+        )
+    _warn_of_dates(offers, today, desk)
+    hours = _horizon_h(wish.since_s, first, now)
+    by_gpu = {usage.gpu: usage for usage in used}
+    cards = tuple(_card(by_gpu.get(gpu, GpuUsage(gpu)), _of_gpu(offers, gpu), hours) for gpu in gpus)
+    return CostsCompared(hours, cards, _plans(used, hours), _left_out(cards))
+
+
+def _gpus(wish: CompareWish, used: Sequence[GpuUsage], context: Context) -> list[str]:
+    """Those that were used; those that a price is there for; without any use the project's."""
+    project = context.project
+    names = [usage.gpu for usage in used]
+    asked = [wish.gpu] if wish.gpu else [rental.gpu for rental in project.costs.rentals.values()]
+    if not names and not wish.gpu:
+        asked += [*project.comfyui.gpu, *([project.training.gpu] if project.training.gpu else [])]
+    for gpu in asked:
+        if not any(_is_same(gpu, name) for name in names):
+            names.append(gpu)
+    return [name for name in names if wish.gpu is None or _is_same(name, wish.gpu)]
+
+
+def _offers(wish: CompareWish, gpus: Sequence[str], context: Context) -> list[Offer]:
+    if wish.offer is None:
+        return [
+            Offer(
+                rental.gpu,
+                Rental(
+                    name,
+                    nanodollars_of(rental.usd_per_hour + rental.disk_usd_per_hour),
+                    rental.as_of,
+                    speed=rental.speed,
+                    setup_h=rental.setup_hours,
+                    rerun=rental.rerun,
+                ),
+            )
+            for name, rental in context.project.costs.rentals.items()
+            if any(_is_same(rental.gpu, gpu) for gpu in gpus)
+        ]
+    if len(gpus) > 1:
+        raise UsageError(f"--usd-per-hour is the price of which of {', '.join(gpus)}?", hint=f"add --gpu {gpus[0]}")
+    return [Offer(gpus[0], wish.offer)]
+
+
+def _of_gpu(offers: Iterable[Offer], gpu: str) -> list[Rental]:
+    return [offer.rental for offer in offers if _is_same(offer.gpu, gpu)]
+
+
+def _is_same(one: str, other: str) -> bool:
+    """`A100` is `A100-40GB`; a name that this release does not know is only itself."""
+    try:
+        first, second = parse_gpu(one), parse_gpu(other)
+    except ValueError:
+        return one == other
+    return (first.card, first.count) == (second.card, second.count)
+
+
+def _horizon_h(since_s: float, first: float | None, now: float) -> float:
+    """Before the first run there was nothing to rent a card for."""
+    seen_h = max(SHORTEST_H, (now - first) / 3600) if first is not None else since_s / 3600
+    return min(since_s / 3600, seen_h)
+
+
+def _card(usage: GpuUsage, rentals: Sequence[Rental], hours: float) -> CardView:
+    useful_h, paid_h = usage.useful_s / 3600, usage.paid_s / 3600
+    rate = None if usage.runs else container_rate([parse_gpu(usage.gpu)])
+    views = tuple(_rental(rental, usage, rate, hours) for rental in rentals)
+    per_hour = rate.nanodollars_per_s * 3600 if rate else _ratio(usage.nanodollars, paid_h)
+    return CardView(
+        gpu=usage.gpu,
+        runs=usage.runs,
+        unknown_runs=usage.unknown,
+        useful_hours=round(useful_h, 4),
+        paid_hours=round(paid_h, 4),
+        overhead=paid_h / useful_h if useful_h else None,
+        use=useful_h / hours if usage.runs else None,
+        usd_per_hour=None if per_hour is None else money_json(round(per_hour)),
+        price_as_of=rate.as_of if rate else None,
+        usd=money_json(usage.nanodollars),
+        even_usd_per_hour=money_json(round(usage.nanodollars / hours)) if _is_comparable(usage) else None,
+        cheapest=_cheapest(views),
+        rentals=views,
+    )
+
+
+def _is_comparable(usage: GpuUsage) -> bool:
+    """Where nothing useful came out of it, a rental of any price would have been as useful."""
+    return usage.useful_s > 0 and usage.nanodollars > 0
+
+
+def _ratio(nanodollars: int, hours: float) -> float | None:
+    return nanodollars / hours if hours else None
+
+
+def _rental(rental: Rental, usage: GpuUsage, rate: Rate | None, hours: float) -> RentalView:
+    options: list[OptionView] = []
+    if rate is not None:
+        useful_hour = float(rate.nanodollars_per_s * 3600)
+        options = [_kept(rental, factor, useful_hour, hours, None) for factor in FACTORS]
+    elif _is_comparable(usage):
+        useful_hour = usage.nanodollars / (usage.useful_s / 3600)
+        options = [_kept(rental, factor, useful_hour, hours, usage) for factor in FACTORS]
+        options += [_returned(rental, factor, useful_hour, usage) for factor in FACTORS]
+    return RentalView(
+        name=rental.name,
+        usd_per_hour=money_json(rental.nanodollars_per_h),
+        as_of=rental.as_of,
+        speed=rental.speed,
+        setup_hours=rental.setup_h,
+        rerun=rental.rerun,
+        cards=rentals_needed(usage.useful_s / 3600 / hours, rental.speed),
+        sessions=len(usage.sessions),
+        night_usd=money_json(night_cost(rental)),
+        options=tuple(options),
+    )
+
+
+def _kept(rental: Rental, factor: float, useful_hour: float, hours: float, usage: GpuUsage | None) -> OptionView:
+    at = rental.at(factor)
+    border = break_even(at, useful_hour, hours)
+    usd = None if usage is None else kept_cost(at, usage.useful_s / 3600 / hours, hours)
+    return _option("kept", at, factor, (None if border is None else border * 24, 24.0), usd, usage)
+
+
+def _returned(rental: Rental, factor: float, useful_hour: float, usage: GpuUsage) -> OptionView:
+    at, sessions = rental.at(factor), usage.sessions
+    rented_h = sum(rented_hours(at, session) for session in sessions) / len(sessions)
+    border = break_even_hours(at, useful_hour, rented_h)
+    return _option("returned", at, factor, (border, rented_h), sessions_cost(at, sessions), usage)
+
+
+def _option(
+    how: str,
+    at: Rental,
+    factor: float,
+    border: tuple[float | None, float],
+    usd: int | None,
+    usage: GpuUsage | None,
+) -> OptionView:
+    saving = None if usd is None or usage is None else usd - usage.nanodollars
+    return OptionView(
+        how=how,
+        price_factor=factor,
+        usd_per_hour=money_json(at.nanodollars_per_h),
+        break_even_hours=border[0],
+        of_hours=border[1],
+        usd=None if usd is None else money_json(usd),
+        saving_usd=None if saving is None else money_json(saving),
+    )
+
+
+def _cheapest(rentals: Sequence[RentalView]) -> str | None:
+    savings = {
+        f"{option.how} {rental.name}": float(option.saving_usd)
+        for rental in rentals
+        for option in rental.options
+        if option.price_factor == 1.0 and option.saving_usd is not None
+    }
+    if not savings:
+        return None
+    name = min(savings, key=lambda each: savings[each])
+    return name if savings[name] < 0 else "modal"
+
+
+def _plans(used: Sequence[GpuUsage], hours: float) -> PlansView | None:
+    """Credits pay for the workspace: of other projects' use nothing is known here."""
+    total = sum(usage.nanodollars for usage in used)
+    if not total:
+        return None
+    month = round(total * MONTH_H / hours)
+    return PlansView(money_json(month), money_json(on_starter(month)), money_json(on_team(month)), PLANS_AS_OF)
+
+
+def _left_out(cards: Sequence[CardView]) -> tuple[str, ...]:
+    unknown = sum(card.unknown_runs for card in cards)
+    bare = sorted({rental.name for card in cards for rental in card.rentals if not rental.setup_hours})
+    more = [f"the time it takes to set up {', '.join(bare)} (setup_hours)"] if bare else []
+    if unknown:
+        more.append(f"{unknown} run{'' if unknown == 1 else 's'} whose cost or time is not known")
+    return (*LEFT_OUT, *more)
+
+
+def _warn_of_dates(offers: Iterable[Offer], today: date, desk: Desk) -> None:
+    for rental in (offer.rental for offer in offers):
+        days = (today - date.fromisoformat(rental.as_of)).days
+        told = f"the price of {rental.name} ({money_text(rental.nanodollars_per_h)}/h) is of {rental.as_of}"
+        if days > OLD_DAYS:
+            desk.warn(f"{told}, {days} days ago: look again, such prices move")
+        elif days < -1:
+            # A day ahead is the other side of the world.
+            desk.warn(f"{told}, which is still to come")
