@@ -1,4 +1,4 @@
-"""Modal against a rented GPU: from which use on it is cheaper to rent. Pure; standard library only.
+"""Modal against a rented GPU: from which use on it is cheaper to rent. Pure.
 
 Modal bills the seconds a container lives, a rental every hour until it is given back. With, over a horizon of W hours,
 
@@ -21,6 +21,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+
+from comfymodal.costs.rates import money_text
 
 NIGHT_H = 8.0
 """A rental that nobody gave back in the evening is paid until the morning."""
@@ -100,6 +102,12 @@ def rented_hours(rental: Rental, session: Session) -> float:
 def night_cost(rental: Rental) -> int:
     """Nanodollars of one night on which the rental was not given back."""
     return round(rental.nanodollars_per_h * NIGHT_H)
+
+
+def price_text(nanodollars_per_h: int) -> str:
+    """`$0.75/h` as prices by the hour are written; `$0.0884/h` only where there is more to say."""
+    cents, rest = divmod(nanodollars_per_h, 10**7)
+    return f"{money_text(nanodollars_per_h)}/h" if rest else f"${cents / 100:.2f}/h"
 
 
 def on_starter(month: int) -> int:

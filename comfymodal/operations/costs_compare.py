@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
-from comfymodal.costs.compare import PLANS_AS_OF, Rental, on_starter, on_team
-from comfymodal.costs.rates import Rate, container_rate, money_json, money_text, nanodollars_of, parse_gpu
+from comfymodal.costs.compare import PLANS_AS_OF, Rental, on_starter, on_team, price_text
+from comfymodal.costs.rates import Rate, container_rate, money_json, nanodollars_of, parse_gpu
 from comfymodal.errors import ProjectError, UsageError
 from comfymodal.operations.compare_results import CardView, CostsCompared, PlansView
 from comfymodal.operations.compare_views import card_view
@@ -160,7 +160,7 @@ def _left_out(cards: Sequence[CardView]) -> tuple[str, ...]:
 def _warn_of_dates(offers: Iterable[Offer], today: date, desk: Desk) -> None:
     for rental in (offer.rental for offer in offers):
         days = (today - date.fromisoformat(rental.as_of)).days
-        told = f"the price of {rental.name} ({money_text(rental.nanodollars_per_h)}/h) is of {rental.as_of}"
+        told = f"the price of {rental.name} ({price_text(rental.nanodollars_per_h)}) is of {rental.as_of}"
         if days > OLD_DAYS:
             desk.warn(f"{told}, {days} days ago: look again, such prices move")
         elif days < -1:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
+from comfymodal.costs.compare import price_text
+from comfymodal.costs.rates import nanodollars_of
 from comfymodal.operations.compare_results import CardView, CostsCompared, OptionView, PlansView, RentalView
 from comfymodal.output.words import count, money_in_words
 
@@ -151,11 +153,7 @@ def _plans_line(plans: PlansView) -> str:
 
 
 def _per_hour(usd: str | None) -> str:
-    if usd is None:
-        return "-"
-    # As prices by the hour are written: $0.75, and $0.0884 only where there is more to say.
-    cents = Decimal(usd).quantize(Decimal("0.01"))
-    return f"${cents}/h" if cents == Decimal(usd) else f"{money_in_words(usd)}/h"
+    return "-" if usd is None else price_text(nanodollars_of(Decimal(usd)))
 
 
 def _percent(share: float) -> str:

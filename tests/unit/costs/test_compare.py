@@ -13,6 +13,7 @@ from comfymodal.costs.compare import (
     night_cost,
     on_starter,
     on_team,
+    price_text,
     rentals_needed,
     sessions_cost,
 )
@@ -94,6 +95,20 @@ def test_costs_of_rentals() -> None:
     # 4 h as they were, and 3 useful hours that take the slow card 6.
     assert sessions_cost(slow, [Session(4.0, 1.0), Session(4.0, 3.0)]) == parse_money("15.40")
     assert sessions_cost(slow, []) == 0
+
+
+@pytest.mark.parametrize(
+    ("usd", "text"),
+    [
+        ("0.75", "$0.75/h"),
+        ("2", "$2.00/h"),
+        ("0.0884", "$0.0884/h"),
+        ("2.395584", "$2.40/h"),
+        ("0.00001", "<$0.0001/h"),
+    ],
+)
+def test_prices_by_the_hour_for_people(usd: str, text: str) -> None:
+    assert price_text(parse_money(usd)) == text
 
 
 @pytest.mark.parametrize(
