@@ -157,7 +157,7 @@ class Ledger:
         return int(self._values(query, (since,))[0])
 
     def usage(self, since: float, *, gap_s: float) -> tuple[list[GpuUsage], float | None]:
-        """What was used of each GPU of Modal from then on, and when its first run was. See `runs.usage`."""
+        """What was used of each GPU of Modal from then on, and when its first known run was. See `runs.usage`."""
         try:
             return gpu_usage(self._connection, since=since, gap_s=gap_s), first_use(self._connection)
         except sqlite3.Error as exc:

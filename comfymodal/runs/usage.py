@@ -75,6 +75,6 @@ def gpu_usage(connection: sqlite3.Connection, *, since: float, gap_s: float) -> 
 
 
 def first_use(connection: sqlite3.Connection) -> float | None:
-    """When the first run on Modal was submitted."""
-    found = connection.execute("SELECT min(created_at) FROM costs WHERE target = 'modal'").fetchone()[0]
+    """When the first run on a GPU of Modal was submitted of which all is known: sums begin there."""
+    found = connection.execute(f"SELECT min(created_at) FROM costs WHERE {_ENDED} AND {_KNOWN}").fetchone()[0]
     return None if found is None else float(found)
