@@ -34,8 +34,8 @@ def limits_of(context: Context, *, now: float | None = None) -> tuple[Limit, ...
     costs = context.project.costs
     moment = datetime.fromtimestamp(time.time() if now is None else now, UTC)
     found = list(_limits(costs, moment, key="costs", whose="", tag=None))
-    if costs.tag is not None and (own := context.project.tags.get(costs.tag)) is not None:
-        found += _limits(own, moment, key=f"tags.{costs.tag}", whose=f" for tag {costs.tag}", tag=costs.tag)
+    if costs.tag is not None and (own := costs.tags.get(costs.tag)) is not None:
+        found += _limits(own, moment, key=f"costs.tags.{costs.tag}", whose=f" for tag {costs.tag}", tag=costs.tag)
     return tuple(found)
 
 
@@ -77,7 +77,7 @@ def _limits(budgets: Any, moment: datetime, *, key: str, whose: str, tag: str | 
 
 def _per_run(context: Context) -> list[int]:
     costs = context.project.costs
-    own = context.project.tags.get(costs.tag) if costs.tag else None
+    own = costs.tags.get(costs.tag) if costs.tag else None
     amounts = (costs.per_run_usd, own.per_run_usd if own else None)
     return [nanodollars_of(amount) for amount in amounts if amount is not None]
 

@@ -9,6 +9,7 @@ from typing import Any
 from comfymodal.errors import ComfymodalError
 from comfymodal.operations.results import RunReport
 from comfymodal.operations.sync_results import SyncReport
+from comfymodal.output.compare_tables import compare_end, compare_lines, compare_table
 from comfymodal.output.deploy_tables import deploy_table
 from comfymodal.output.desk import TerminalDesk
 from comfymodal.output.engine_tables import engine_table
@@ -41,15 +42,18 @@ def show(
         or fleet_table(result)
         or models_table(result)
         or train_table(result)
+        or compare_table(result)
         or sync_table(result, limit=SHOWN_PATHS if sys.stdout.isatty() else None, is_verbose=is_verbose)
         or table_of(result)
     )
-    for line in train_lines(result):
+    for line in train_lines(result) or compare_lines(result):
         _print(harmless(line))
     if with_details:
         _print_table((), details_of(result))
         rows = [] if isinstance(result, RunReport) and not (result.outputs or result.texts) else rows
     _print_table(titles, rows)
+    for line in compare_end(result):
+        _print(harmless(line))
     _write_end(result, is_brief=with_details or desk.is_quiet)
 
 

@@ -66,20 +66,20 @@ def _require_version(root: Node) -> None:
 
 def _with_texts(root: Node) -> Node:
     for key in AS_WRITTEN:
-        for path in _places(root, tuple(key.split("."))):
-            if (node := root.find(path)) is not None:
-                root = root.with_leaf(path, node.as_written())
+        for path in _written_at(root, tuple(key.split("."))):
+            root = root.with_leaf(path, root.closest(path).as_written())
     return root
 
 
-def _places(root: Node, path: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """A key's path; with an entry in it, that of every entry there is."""
-    if ENTRY not in path:
-        return [path]
-    at = path.index(ENTRY)
-    node = root.find(path[:at])
-    names = node.value if node is not None and isinstance(node.value, Mapping) else ()
-    return [(*path[:at], name, *path[at + 1 :]) for name in names if isinstance(name, str)]
+def _written_at(root: Node, key: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """The places in this file that a dotted name of the schema stands for."""
+    paths = [key]
+    if ENTRY in key:
+        at = key.index(ENTRY)
+        entries = root.find(key[:at])
+        names = entries.value if entries is not None and isinstance(entries.value, Mapping) else ()
+        paths = [(*key[:at], name, *key[at + 1 :]) for name in names]
+    return [path for path in paths if root.find(path) is not None]
 
 
 def _with_sections(tree: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
+from operator import attrgetter
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -40,8 +41,8 @@ def leaves(names: Mapping[str, Iterable[str]] = _NO_NAMES) -> Mapping[str, LeafK
 
 
 def entry_names(project: Project) -> Mapping[str, tuple[str, ...]]:
-    """Give the names of the project's remotes, sync pairs and mounts, by where they are."""
-    return {place: tuple(getattr(project, place)) for place in _places_of_entries()}
+    """Give the names of the project's remotes, sync pairs, mounts and rentals, by where they are."""
+    return {place: tuple(attrgetter(place)(project)) for place in _places_of_entries()}
 
 
 def default_volume_names() -> Mapping[str, str]:
@@ -52,13 +53,15 @@ def default_volume_names() -> Mapping[str, str]:
 
 def without_names(path: tuple[str | int, ...]) -> str:
     """Give the dotted name of a key or section in the terms of the schema: `remotes.*.bucket`."""
-    if len(path) > 1 and path[0] in _places_of_entries():
-        path = (path[0], ENTRY, *path[2:])
+    for place in _places_of_entries():
+        above = tuple(place.split("."))
+        if len(path) > len(above) and path[: len(above)] == above:
+            path = (*above, ENTRY, *path[len(above) + 1 :])
     return ".".join(map(str, path))
 
 
 def _places_of_entries() -> tuple[str, ...]:
-    return tuple(key for key, annotation in _fields(Project) if _entry(annotation))
+    return tuple(place.removesuffix(f".{ENTRY}") for place, _ in _models(Project, "") if place.endswith(f".{ENTRY}"))
 
 
 def _fields(model: type[Config]) -> Iterator[tuple[str, Any]]:

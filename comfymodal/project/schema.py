@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -10,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from comfymodal.project.ends import ROLES
 from comfymodal.project.problems import Mistake
 from comfymodal.project.remotes import check_addresses
+from comfymodal.project.rental_values import RENTAL_PRICES, Day, Rerun, SetupHours, Speed, UsdPerHour, UsdPerHourOrNone
 from comfymodal.project.sync_values import Bucket, Endpoint, EndText, EntryName, FolderIn, Glob, Region, RemoteName
 from comfymodal.project.values import (
     Commit,
@@ -49,7 +51,8 @@ BUDGETS = ("per_run_usd", "daily_usd", "monthly_usd", "total_usd")
 AS_WRITTEN = (
     "comfyui.env",
     *(f"costs.{name}" for name in BUDGETS),
-    *(f"tags.{ENTRY}.{name}" for name in BUDGETS),
+    *(f"costs.tags.{ENTRY}.{name}" for name in BUDGETS),
+    *(f"costs.rentals.{ENTRY}.{name}" for name in RENTAL_PRICES),
 )
 """Keys whose numbers and booleans are text: `CUDA: 12.10` is not 12.1, and dollars are never binary fractions."""
 
@@ -72,7 +75,7 @@ MODAL_ONLY = (
     | {f"volumes.{role}.version" for role in ROLES}
     | {"modal.environment", "modal.workspace", f"remotes.{ENTRY}.secret"}
     | {f"costs.{name}" for name in (*BUDGETS, "tag", "on_exceed", "warn_at")}
-    | {f"tags.{ENTRY}.{name}" for name in BUDGETS}
+    | {f"costs.tags.{ENTRY}.{name}" for name in BUDGETS}
     | {
         f"training.{name}"
         for name in ("gpu", "timeout", "retries", "memory", "secret", "toolkit_commit", "requirements")
@@ -299,6 +302,23 @@ class Tag(Config):
     """The most all of the tag's runs may ever cost together. Modal only."""
 
 
+class Rental(Config):
+    gpu: Gpu
+    """GPU of Modal whose work it would do, for example `L40S`."""
+    usd_per_hour: UsdPerHour
+    """US dollars an hour, for example `0.75`."""
+    as_of: Day
+    """Day the price was seen, for example `2026-11-20`: it is shown with it, and after 30 days with a warning."""
+    speed: Speed = 1.0
+    """How fast the rented card is, 1 being as fast as Modal's."""
+    setup_hours: SetupHours = 0.0
+    """Hours until it can work: its image, the models. They are paid as well."""
+    rerun: Rerun = 1.0
+    """How much of its time is paid for the same work twice, 1 being none: 1.1 for a tenth that is lost."""
+    disk_usd_per_hour: UsdPerHourOrNone = Field(default=Decimal(0), json_schema_extra={"default": 0})
+    """US dollars an hour for its disk, where that is paid apart."""
+
+
 class Costs(Config):
     per_run_usd: Usd = None
     """The most one run may cost, in US dollars (`2.50`); without it, no limit but the timeout. Modal only."""
@@ -309,12 +329,16 @@ class Costs(Config):
     total_usd: Usd = None
     """The most all of the project's runs may ever cost together. Modal only."""
     tag: EntryName | None = None
-    """Tag of the runs, for reports and for budgets under `tags`; `--tag` gives another for one run. Modal only."""
+    """Tag of the runs, for reports and for budgets under `costs.tags`; for one run, `--tag`. Modal only."""
+    tags: dict[EntryName, Tag] = Field(default={}, json_schema_extra=_NO_OTHER_NAMES)
+    """Budgets of the runs of a tag, beside those of the project."""
     on_exceed: Literal["block", "confirm", "warn"] = "block"
     """What becomes of a run that these budgets do not pay for: `block` refuses it, `confirm` asks at a terminal, `warn`
     says so and starts it. `--max-cost` always refuses. Modal only."""
     warn_at: tuple[Annotated[int, *whole(1, 100)], ...] = (80, 100)
     """Percents of the budgets of day, month and total at which there is a warning, once each. Modal only."""
+    rentals: dict[EntryName, Rental] = Field(default={}, json_schema_extra=_NO_OTHER_NAMES)
+    """GPUs that could be rented instead, by names of your own, for `comfymodal costs compare`."""
 
 
 class Project(Config):
@@ -344,5 +368,3 @@ class Project(Config):
     """What trainings run on."""
     costs: Costs = Field(default_factory=Costs)
     """What may be spent."""
-    tags: dict[EntryName, Tag] = Field(default={}, json_schema_extra=_NO_OTHER_NAMES)
-    """Budgets of the runs of a tag, beside those of the project."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from comfymodal.costs.measure import Measured
 from comfymodal.errors import NotFoundError, NotReadyError
 from comfymodal.runs import spending
 from comfymodal.runs.spending import CostEntry, Expected
+from comfymodal.runs.usage import GpuUsage, first_use, gpu_usage
 
 SCHEMA_VERSION = 3
 
@@ -55,6 +57,7 @@ CREATE TABLE reservations (
 """Statements that lead from each version to the next. A new file goes the same way, so both ways end alike."""
 
 _SAMPLES = 20
+_PATIENCE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +95,27 @@ class Ledger:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # Another command may hold the write lock for a moment.
-            self._connection = sqlite3.connect(path, timeout=30.0, isolation_level=None)
+            self._connection = sqlite3.connect(path, timeout=_PATIENCE_S, isolation_level=None)
             self._connection.row_factory = sqlite3.Row
             with contextlib.ExitStack() as opening:
                 opening.callback(self.close)
-                self._connection.execute("PRAGMA journal_mode=WAL")
+                self._use_wal()
                 self._migrate(path)
                 opening.pop_all()
         except (OSError, sqlite3.Error) as exc:
             raise NotReadyError(f"cannot use the ledger {path}: {exc}", hint="is its folder writable?") from exc
+
+    def _use_wal(self) -> None:
+        # SQLite does not wait for others here, whatever the timeout: of many that open a new file at once some fail.
+        give_up_at = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as exc:
+                if "locked" not in str(exc) or time.monotonic() > give_up_at:
+                    raise
+                time.sleep(0.02)
 
     def close(self) -> None:
         self._connection.close()
@@ -189,6 +204,13 @@ class Ledger:
         with self._writing() as connection:
             done = connection.execute("INSERT OR IGNORE INTO notified VALUES (?, ?)", (_text(run_id), event))
             return done.rowcount == 1
+
+    def usage(self, since: float, *, gap_s: float) -> tuple[list[GpuUsage], float | None]:
+        """What was used of each GPU of Modal from then on, and when its first known run was. See `runs.usage`."""
+        try:
+            return gpu_usage(self._connection, since=since, gap_s=gap_s), first_use(self._connection)
+        except sqlite3.Error as exc:
+            raise NotReadyError(f"cannot read the ledger: {exc}") from exc
 
     def seconds_of(self, workflow_sha256: str, gpu: str) -> list[float]:
         """How long the newest runs of this workflow on this GPU (`rate.gpu`) rendered, the newest first; at most 20.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from comfymodal.costs.budget import Limit
 from comfymodal.costs.measure import Measured, idle_cost
 
-SCHEMA = """
+TABLES = """
 CREATE TABLE costs (
   run_id TEXT PRIMARY KEY,
   created_at REAL NOT NULL,
@@ -53,7 +53,10 @@ CREATE TABLE notified (
   run_id TEXT NOT NULL,
   event TEXT NOT NULL,
   PRIMARY KEY (run_id, event)
-) STRICT;
+) STRICT
+"""
+
+_FILL = """
 INSERT INTO costs (run_id, created_at, kind, target, status, workflow, fingerprint, tag, gpu_asked, gpu_billed,
   gpu_seen, nanodollars_per_s, ended_at, is_idle_final, measured, idle, billing, outputs)
 SELECT id, created_at, kind, target, status, title,
@@ -66,7 +69,10 @@ SELECT id, created_at, kind, target, status, title,
   CASE WHEN json_valid(result) THEN coalesce(json_array_length(result, '$.outputs'), 0) ELSE 0 END
 FROM runs
 """
-"""From version 2 on. The gaps after runs of before were not noted."""
+"""The gaps after runs of before were not noted."""
+
+SCHEMA = f"{TABLES.strip()};\n{_FILL.strip()}"
+"""From version 2 on."""
 
 SPENT = "coalesce(billed, measured + coalesce(idle, 0))"
 """What a run came to, as far as it is known: Modal's own figure before ours."""

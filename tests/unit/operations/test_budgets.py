@@ -24,8 +24,8 @@ WORST = 294_124_480
 """(300 + 140 + 2) s of an L40S with 4 cores and 32 GiB."""
 
 
-def modal_context(folder: Path, costs: str, *, tags: str = "", kind: type[SyncTarget] = Working) -> Context:
-    text = f"training: {{gpu: L40S, timeout: 140s}}\ncosts: {{{costs}}}\ntags: {{{tags}}}\n"
+def modal_context(folder: Path, costs: str, *, kind: type[SyncTarget] = Working) -> Context:
+    text = f"training: {{gpu: L40S, timeout: 140s}}\ncosts: {{{costs}}}\n"
     return context_of(kind([{"status": "succeeded"}] * 9, name="modal"), folder, text)
 
 
@@ -115,12 +115,12 @@ def test_days_and_months_begin_anew_and_the_total_does_not(tmp_path: Path) -> No
 
 
 def test_a_tag_has_budgets_of_its_own(tmp_path: Path) -> None:
-    tagged = modal_context(tmp_path, "daily_usd: 9, tag: night", tags="night: {daily_usd: 0.40}, day: {total_usd: 1}")
-    assert [limit.key for limit in limits_of(tagged)] == ["costs.daily_usd", "tags.night.daily_usd"]
+    tagged = modal_context(tmp_path, "daily_usd: 9, tag: night, tags: {night: {daily_usd: 0.40}, day: {total_usd: 1}}")
+    assert [limit.key for limit in limits_of(tagged)] == ["costs.daily_usd", "costs.tags.night.daily_usd"]
     start(tagged, "a")
-    with pytest.raises(BudgetError, match=r"left today for tag night \(tags.night.daily_usd\)"):
+    with pytest.raises(BudgetError, match=r"left today for tag night \(costs.tags.night.daily_usd\)"):
         priced(tagged, "b")
-    other = modal_context(tmp_path, "daily_usd: 9", tags="night: {daily_usd: 0.40}")
+    other = modal_context(tmp_path, "daily_usd: 9, tags: {night: {daily_usd: 0.40}}")
     start(other, "c")
     assert other.ledger.reserved() == 2 * WORST
 

@@ -42,7 +42,7 @@ V = "version: 1\n"
         (V + "idle_stopp: 3\n", "2:1: idle_stopp: unknown key", "did you mean `comfyui.idle_stop`"),
         (V + "render: {zz: 3}\n", "2:10: render.zz: unknown key", "keys here: output_dir, naming"),
         (V + "<<: {a: b}\n", "2:1: <<: unknown key", "keys here: version, project, target, modal, volumes, remotes, "
-         "sync, mounts, comfyui, render, training, costs, tags"),
+         "sync, mounts, comfyui, render, training, costs"),
         (V + "project: Bad\n", "2:10: project: must be 1 to 40 lower-case letters, digits and dashes, no dash "
          "first", None),
         (V + "project: 010\n", "2:10: project: must be text, not 10", "put quotes around it"),
@@ -268,7 +268,11 @@ def test_a_mistake_in_what_modal_gets_has_its_place_and_a_hint(
         ("modal: {environment: a b}", "2:22: modal.environment: must be 1 to 64 letters, digits, dots, dashes and "
          "underscores", None),
         ("modal: {workspce: x}", "2:9: modal.workspce: unknown key", "did you mean `workspace`"),
-        ("gpu: L40S", "2:1: gpu: unknown key", "`gpu` belongs under `comfyui` or `training`"),
+        (
+            "gpu: L40S",
+            "2:1: gpu: unknown key",
+            "`gpu` belongs under `comfyui` or `training` or `costs.rentals.NAME`",
+        ),
         ("training: {gpu: L4O}", "2:17: training.gpu: L4O is not a GPU of Modal; did you mean L4?", None),
         ("training: {retries: 11}", "2:21: training.retries: must be 0 to 10, not 11", None),
         ("training: {timeout: 20d}", "2:21: training.timeout: must be at least 60s and at most 14 days (336h)", None),

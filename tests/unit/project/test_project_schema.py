@@ -52,13 +52,16 @@ def test_places_and_keys_come_from_the_models() -> None:
     assert list(sections()) == [
         *("", "modal", "volumes", "volumes.models", "volumes.inputs", "volumes.outputs", "volumes.datasets"),
         *("volumes.training", "volumes.cache", "remotes.*", "sync.*", "mounts.*", "comfyui", "render", "training"),
-        *("costs", "tags.*"),
+        *("costs", "costs.tags.*", "costs.rentals.*"),
     ]
     assert sections()["sync.*"] == ("from", "to", "include", "exclude", "two_way")
-    assert not [key for key in leaves() if key.startswith(("remotes", "sync", "mounts", "tags"))]
+    assert not [key for key in leaves() if key.startswith(("remotes", "sync", "mounts", "costs.tags"))]
     some = leaves({"remotes": ["b2"], "sync": ["a", "b"]})
     assert (some["remotes.b2.bucket"], some["sync.b.from"], some["sync.a.include"]) == ("text", "text", "list")
     assert some["sync.a.two_way"] == "scalar"
+    assert "costs.rentals" not in leaves()
+    rented = leaves({"costs.rentals": ["vast"]})
+    assert (rented["costs.rentals.vast.usd_per_hour"], rented["costs.rentals.vast.speed"]) == ("text", "scalar")
     kinds = leaves()
     assert kinds["version"] == kinds["comfyui.idle_stop"] == kinds["comfyui.discover"] == "scalar"
     texts = ("project", "target", "comfyui.url", "comfyui.version", "render.naming")
@@ -105,7 +108,7 @@ def test_config_show_says_when_a_change_takes_effect(tmp_path: Path) -> None:
 
 
 def test_tables_of_keys_name_keys_there_are() -> None:
-    every = leaves({place: ["*"] for place in ("remotes", "sync", "mounts", "tags")})
+    every = leaves({place: ["*"] for place in ("remotes", "sync", "mounts", "costs.tags", "costs.rentals")})
     assert {*DEPLOYED, *LOCAL_ONLY, *MODAL_ONLY, *AS_WRITTEN} <= set(every)
     assert not LOCAL_ONLY & (DEPLOYED | MODAL_ONLY)
 
