@@ -15,6 +15,7 @@ from comfymodal.operations.context import Context
 from comfymodal.operations.desk import Desk
 from comfymodal.operations.ending import Ending, Outcome, Report, ending_of
 from comfymodal.operations.money import idle_text
+from comfymodal.operations.news import telling
 from comfymodal.operations.waiting import Waiting
 from comfymodal.runs.ledger import Run
 from comfymodal.targets.base import OnEvent
@@ -32,6 +33,14 @@ def submit(
 
     `reserve` is the most it may cost, in nanodollars: parallel commands see it before anything is spent.
     """
+    with telling(context, desk):
+        run = _hand_over(run, context, desk, reserve)
+        if waiting.is_detached:
+            return replace(ending.report(context.ledger.get(run.id)), exit_code=0)
+        return follow(run, context, desk, ending, waiting=waiting)
+
+
+def _hand_over(run: Run, context: Context, desk: Desk, reserve: int | None) -> Run:
     context.ledger.add(run, reserve)
     with deferred_interrupt() as interrupted:
         try:
@@ -41,15 +50,14 @@ def submit(
             context.ledger.settle(
                 run.id, status="failed", ended_at=time.time(), result={"status": "failed", "error": exc.to_dict()}
             )
+            context.news.add(run.id)
             raise
         context.ledger.note_call(run.id, call_id)
         run = replace(run, call_id=call_id, status="running")
         desk.event({"type": "submitted", "run_id": run.id, "kind": run.kind, "target": run.target})
     if interrupted:
         context.target.cancel(run.id, call_id)
-    if waiting.is_detached:
-        return replace(ending.report(context.ledger.get(run.id)), exit_code=0)
-    return follow(run, context, desk, ending, waiting=waiting)
+    return run
 
 
 def follow(run: Run, context: Context, desk: Desk, ending: Ending[R], *, waiting: Waiting) -> R:
@@ -63,7 +71,8 @@ def follow(run: Run, context: Context, desk: Desk, ending: Ending[R], *, waiting
         outcome = wait_for(run, context, desk, waiting, hear)
     if outcome["status"] == "cancelled" and outcome.get("container") and (idle := idle_text(run, context)) is not None:
         desk.warn(f"{idle}; end it now: comfymodal stop")
-    return ending.finish(run, outcome, context, desk, is_download=waiting.is_download)
+    with telling(context, desk):
+        return ending.finish(run, outcome, context, desk, is_download=waiting.is_download)
 
 
 def report(run: Run) -> Report:

@@ -40,7 +40,7 @@ def leaves(names: Mapping[str, Iterable[str]] = _NO_NAMES) -> Mapping[str, LeafK
 
 
 def entry_names(project: Project) -> Mapping[str, tuple[str, ...]]:
-    """Give the names of the project's remotes, sync pairs and mounts, by where they are."""
+    """Give the names of the project's remotes, sync pairs, mounts and receivers, by where they are."""
     return {place: tuple(getattr(project, place)) for place in _places_of_entries()}
 
 

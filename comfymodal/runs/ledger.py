@@ -15,7 +15,7 @@ from typing import Any
 
 from comfymodal.errors import NotFoundError, NotReadyError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 ACTIVE = ("submitting", "running")
 """Statuses of a run that may still change without anybody's doing."""
@@ -44,6 +44,13 @@ CREATE TABLE reservations (
   run_id TEXT PRIMARY KEY,
   nanodollars INTEGER NOT NULL,
   created_at REAL NOT NULL
+) STRICT
+""",
+    """
+CREATE TABLE notified (
+  run_id TEXT NOT NULL,
+  event TEXT NOT NULL,
+  PRIMARY KEY (run_id, event)
 ) STRICT
 """,
 )
@@ -145,6 +152,12 @@ class Ledger:
         """Free what was reserved for a run that will cost nothing; nothing happens where nothing was."""
         with self._writing() as connection:
             connection.execute("DELETE FROM reservations WHERE run_id = ?", (run_id,))
+
+    def tell_once(self, run_id: str, event: str) -> bool:
+        """Whether nobody has told of this yet; the one who hears so tells it. Of a budget, `run_id` is a name of it."""
+        with self._writing() as connection:
+            done = connection.execute("INSERT OR IGNORE INTO notified (run_id, event) VALUES (?, ?)", (run_id, event))
+            return done.rowcount == 1
 
     def reserved(self) -> int:
         """Nanodollars set aside for runs that have not ended."""

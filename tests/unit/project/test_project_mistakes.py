@@ -42,7 +42,7 @@ V = "version: 1\n"
         (V + "idle_stopp: 3\n", "2:1: idle_stopp: unknown key", "did you mean `comfyui.idle_stop`"),
         (V + "render: {zz: 3}\n", "2:10: render.zz: unknown key", "keys here: output_dir, naming"),
         (V + "<<: {a: b}\n", "2:1: <<: unknown key", "keys here: version, project, target, modal, volumes, remotes, "
-         "sync, mounts, comfyui, render, training, costs"),
+         "sync, mounts, comfyui, render, training, costs, notify"),
         (V + "project: Bad\n", "2:10: project: must be 1 to 40 lower-case letters, digits and dashes, no dash "
          "first", None),
         (V + "project: 010\n", "2:10: project: must be text, not 10", "put quotes around it"),

@@ -69,7 +69,7 @@ def test_a_ledger_of_version_1_is_brought_to_what_a_new_one_is(tmp_path: Path) -
     Ledger(tmp_path / "old.sqlite").close()
     Ledger(tmp_path / "new.sqlite").close()
     assert shape(tmp_path / "old.sqlite") == shape(tmp_path / "new.sqlite")
-    assert shape(tmp_path / "old.sqlite")[0] == SCHEMA_VERSION == 2
+    assert shape(tmp_path / "old.sqlite")[0] == SCHEMA_VERSION == 3
 
 
 def test_runs_of_version_1_are_as_they_were_and_go_on(tmp_path: Path) -> None:
