@@ -69,8 +69,7 @@ def blocks(told: Notification) -> list[dict[str, Any]]:
     found = [_section(f"{_ICONS[told.event]} *{escaped(str(title), 300)}*{word}")]
     if fields := _fields(told):
         found[0]["fields"] = [_mrkdwn(f"*{name}*\n{escaped(text, MOST_OF_FIELD)}") for name, text in fields]
-    if told.error is not None:
-        lines = [str(told.error.get(key)) for key in ("message", "hint") if told.error.get(key)]
+    if lines := [str(text) for key in ("message", "hint") if (text := (told.error or {}).get(key))]:
         found.append(_section(escaped("\n".join(lines), MOST_OF_SECTION)))
     if told.log_tail:
         # Three backquotes would end the block early.
