@@ -136,9 +136,17 @@ def test_every_mistake_is_listed_in_the_order_of_the_file(tmp_path: Path) -> Non
 
 # Put together here, so that no scanner takes this file for a leak.
 SECRETS = ["ak-" + "a1B2" * 6, "as-" + "a1B2" * 6, "hf_" + "aBcD" * 8, "AKIA" + "ABCD" * 4, "K004" + "a1B/" * 6 + "abc"]
+SECRETS += [
+    "xoxb-" + "12345678-aBcD",
+    "xapp-1-" + "A0B1C2D3E4",
+    "https://hooks.slack.com/services/T00/B00/" + "aBcD" * 6,
+]
 
 
-@pytest.mark.parametrize("secret", SECRETS, ids=["modal id", "modal secret", "hugging face", "aws", "b2"])
+_KINDS = ["modal id", "modal secret", "hugging face", "aws", "b2", "slack bot", "slack app", "slack webhook"]
+
+
+@pytest.mark.parametrize("secret", SECRETS, ids=_KINDS)
 @pytest.mark.parametrize(
     "template",
     ["project: {}\n", "comfyui: {{args: [--token, {}]}}\n", "comfyui: {{url: 'http://h/{}'}}\n", "{}: 1\n", "k: {}\n"],
