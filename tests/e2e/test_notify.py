@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 
 from tests.conftest import WORKFLOWS, Cli
 from tests.doubles.slack import TOKEN, Slack, slack
+from tests.e2e.modal_world import ModalCli
 
 PROJECT = """version: 1
 notify:
@@ -75,3 +78,19 @@ def test_doctor_knows_who_is_told(told_cli: Cli, double: Slack) -> None:
     rows = {row["check"]: row["status"] for row in told_cli("doctor", "--live", "--json").json["data"]["checks"]}
     assert (rows["live: notify team"], rows["live: notify pager"]) == ("ok", "ok")
     assert len(double.messages) == len(double.documents) == 1
+
+
+def test_a_detached_run_on_modal_is_told_by_the_list_that_sees_its_end(modal_cli: ModalCli, double: Slack) -> None:
+    with (modal_cli.cwd / "comfymodal.yaml").open("a") as file:
+        file.write("notify: {pager: {type: webhook, url_env: PAGER_URL}}\n")
+    cli = replace(modal_cli, environ={**modal_cli.environ, "PAGER_URL": double.plain})
+    begun = cli("render", WORKFLOWS / "node_error.json", "--detach", "--json")
+    assert (begun.code, double.asked) == (0, []), begun.stderr
+    give_up_at = time.monotonic() + 120
+    while cli("runs", "list", "--json").json["data"]["runs"][0]["status"] == "running":
+        assert time.monotonic() < give_up_at
+    cli("runs", "list")
+    (document,) = double.documents
+    assert (document["event"], document["run"]["id"], document["run"]["gpu"]) == ("failed", begun.run["id"], "L40S")
+    assert float(document["run"]["cost"]) > 0
+    assert "Prompt executed in" in document["log_tail"]
