@@ -24,7 +24,10 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 @app.command()
 def doctor(
     live: Annotated[
-        bool, typer.Option("--live", help="Prove in a container (CPU, below $0.05) what only an account can tell.")
+        bool,
+        typer.Option(
+            "--live", help="Prove in a container (CPU, below $0.05) what only an account can tell; send test messages."
+        ),
     ] = False,
     target: TargetOption = None,
     config: ConfigOption = None,

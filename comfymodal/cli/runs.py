@@ -60,7 +60,7 @@ def show_(run: RunArgument = "last", config: ConfigOption = None, as_json: JsonO
     from comfymodal.output.show import show
 
     with open_desk(as_json=as_json) as desk:
-        show(show_run(run, open_context(config)), desk, command=["runs", "show"], with_details=True)
+        show(show_run(run, open_context(config), desk), desk, command=["runs", "show"], with_details=True)
 
 
 @app.command()
@@ -202,7 +202,7 @@ def cancel(run: RunArgument = "last", config: ConfigOption = None, as_json: Json
     from comfymodal.output.show import show
 
     with open_desk(as_json=as_json) as desk:
-        cancelled = cancel_run(run, open_context(config))
+        cancelled = cancel_run(run, open_context(config), desk)
         show(cancelled, desk, command=["runs", "cancel"])
     raise typer.Exit(8 if cancelled.is_still_running else 0)
 

@@ -60,6 +60,29 @@ def allow(context: Context, desk: Desk, fit: Fit, *, max_cost: int | None, of: i
         return Allowed(without, ())
 
 
+def watch_budgets(context: Context, desk: Desk) -> None:
+    """Warn, once each, of budgets of which a part is gone that the project names (`costs.warn_at`)."""
+    for limit in limits_of(context):
+        gone = limit.nanodollars - context.ledger.left(limit)
+        reached = [percent for percent in context.project.costs.warn_at if gone * 100 >= percent * limit.nanodollars]
+        for percent in sorted(reached):
+            _warn_once(limit, gone, percent, context, desk, is_told=percent == max(reached))
+
+
+def _warn_once(limit: Limit, gone: int, percent: int, context: Context, desk: Desk, *, is_told: bool) -> None:
+    # Those below the highest are over as well, and nobody needs to hear of them.
+    if not context.ledger.tell_once(f"{limit.key} {limit.since:.0f}", f"{percent}%") or not is_told:
+        return
+    desk.warn(
+        f"{money_text(gone)} of {money_text(limit.nanodollars)} are spent or set aside {limit.name} ({limit.key}); "
+        "see: comfymodal costs budget"
+    )
+    if context.project.notify:
+        from comfymodal.operations.notify import notify_budget
+
+        notify_budget(context, desk, limit.name, limit.nanodollars, gone, percent / 100, limit.since)
+
+
 def _limits(budgets: Any, moment: datetime, *, key: str, whose: str, tag: str | None) -> Sequence[Limit]:
     today = moment.replace(hour=0, minute=0, second=0, microsecond=0)
     periods: Mapping[str, tuple[str, float]] = {

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfymodal.comfyui.find import EngineWish
 from comfymodal.errors import UsageError
+from comfymodal.operations.news import News
 from comfymodal.project.folders import data_folder, state_folder
 from comfymodal.runs.ledger import Ledger, Run
 from comfymodal.targets.base import Target
@@ -38,6 +39,7 @@ class Context:
     environ: Mapping[str, str]
     folder: Path
     """The project's: where its file lies, or the working directory without one."""
+    news: News = field(default_factory=News)
     _ledger: Ledger | None = field(default=None, init=False)
 
     @property
@@ -69,6 +71,7 @@ def open_context(
     cwd: Path,
     flags: Mapping[str, Any] | None = None,
     early_worker: EarlyWorker | None = None,
+    news: News | None = None,
 ) -> Context:
     """Read the project file, if there is one, and make its target ready to be asked. Raises `ProjectError`."""
     from comfymodal.project.load import find_project_file, load_project
@@ -78,13 +81,14 @@ def open_context(
     state = state_folder(environ)
     local = _local_spec(project, state, data_folder(environ))
     target = _target(project, state, local, environ, early_worker)
+    news = news or News()
 
     def reopen(other: Mapping[str, Any]) -> Context:
-        return open_context(config, environ=environ, cwd=cwd, flags=other, early_worker=early_worker)
+        return open_context(config, environ=environ, cwd=cwd, flags=other, early_worker=early_worker, news=news)
 
     warnings = tuple(loaded.warnings)
     folder = loaded.path.parent if loaded.path else cwd
-    return Context(project, target, state, warnings, flags or {}, reopen, local, environ, folder)
+    return Context(project, target, state, warnings, flags or {}, reopen, local, environ, folder, news)
 
 
 def _target(

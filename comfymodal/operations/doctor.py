@@ -17,6 +17,7 @@ from comfymodal.errors import NotReadyError, UsageError
 from comfymodal.operations.context import Context, open_context
 from comfymodal.operations.desk import Desk
 from comfymodal.operations.doctor_live import examine_live
+from comfymodal.operations.doctor_notify import live_checks, notify_checks
 from comfymodal.operations.doctor_secrets import secret_checks
 from comfymodal.operations.doctor_storage import storage_checks
 from comfymodal.operations.examine import Check, Finding, Told, examine, first_failure
@@ -71,8 +72,11 @@ def open_patient(config: Path | None, *, environ: Mapping[str, str], cwd: Path, 
 
 
 def doctor(patient: Patient, desk: Desk, *, is_live: bool) -> DoctorReport:
-    """Look at everything; with `is_live` also prove in a container what only an account can tell, after asking."""
-    if is_live and patient.spec is None:
+    """Look at everything.
+
+    With `is_live` also send test messages, and prove in a container what only an account can tell, after asking.
+    """
+    if is_live and patient.spec is None and not patient.project.notify:
         raise UsageError("--live proves things on Modal, and this project renders on this machine (target: local)")
     desk.event({"type": "phase", "phase": "checking"})
     modal = _not_used() if patient.spec is None else _modal_checks(patient.spec, patient)
@@ -83,7 +87,9 @@ def doctor(patient: Patient, desk: Desk, *, is_live: bool) -> DoctorReport:
     if is_live and patient.spec is not None:
         # A bucket that does not open is nothing to the container.
         proofs, cost = examine_live(patient.spec, findings, desk)
-    findings += storage + proofs
+    notify = (notify_checks, live_checks) if is_live else (notify_checks,)
+    told = [check for checks in notify for check in checks(patient.project, patient.folder, patient.environ)]
+    findings += storage + examine(told) + proofs
     error = first_failure(findings)
     return DoctorReport(
         target=patient.project.target,

@@ -79,6 +79,8 @@ def note_end(run: Run, outcome: Outcome, result: Mapping[str, Any], context: Con
         cost_nanodollars=cost_of(run, outcome),
         measured=measured_of(run, outcome, result),
     )
+    if run.is_active:
+        context.news.add(run.id)
 
 
 def exit_code_of(status: str, error: Mapping[str, Any] | None) -> int:

@@ -16,6 +16,7 @@ from comfymodal.operations.context import Context
 from comfymodal.operations.desk import Desk
 from comfymodal.operations.ending import Ending, Outcome, Report, ending_of
 from comfymodal.operations.money import Price
+from comfymodal.operations.news import telling
 from comfymodal.operations.spent import idle_text
 from comfymodal.operations.waiting import Waiting
 from comfymodal.runs.ledger import Run
@@ -36,6 +37,14 @@ def submit(
     The most that it may cost is set aside: parallel commands see it before anything is spent. Raises `BudgetError`
     when they have taken what was left.
     """
+    with telling(context, desk):
+        run = _hand_over(run, context, desk, price)
+        if waiting.is_detached:
+            return replace(ending.report(context.ledger.get(run.id)), exit_code=0)
+        return follow(run, context, desk, ending, waiting=waiting)
+
+
+def _hand_over(run: Run, context: Context, desk: Desk, price: Price | None) -> Run:
     _enter(run, price, context)
     with deferred_interrupt() as interrupted:
         try:
@@ -49,15 +58,14 @@ def submit(
                 result={"status": "failed", "error": exc.to_dict()},
                 cost_nanodollars=None if price is None else 0,
             )
+            context.news.add(run.id)
             raise
         context.ledger.note_call(run.id, call_id)
         run = replace(run, call_id=call_id, status="running")
         desk.event({"type": "submitted", "run_id": run.id, "kind": run.kind, "target": run.target})
     if interrupted:
         context.target.cancel(run.id, call_id)
-    if waiting.is_detached:
-        return replace(ending.report(context.ledger.get(run.id)), exit_code=0)
-    return follow(run, context, desk, ending, waiting=waiting)
+    return run
 
 
 def _enter(run: Run, price: Price | None, context: Context) -> None:
@@ -81,7 +89,8 @@ def follow(run: Run, context: Context, desk: Desk, ending: Ending[R], *, waiting
         outcome = wait_for(run, context, desk, waiting, hear)
     if outcome["status"] == "cancelled" and outcome.get("container") and (idle := idle_text(run, context)) is not None:
         desk.warn(f"{idle}; end it now: comfymodal stop")
-    return ending.finish(run, outcome, context, desk, is_download=waiting.is_download)
+    with telling(context, desk):
+        return ending.finish(run, outcome, context, desk, is_download=waiting.is_download)
 
 
 def report(run: Run) -> Report:

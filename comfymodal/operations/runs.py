@@ -13,6 +13,7 @@ from comfymodal.operations.context import Context
 from comfymodal.operations.desk import Desk
 from comfymodal.operations.ending import Report, ending_of
 from comfymodal.operations.follow import follow, report, wait_for
+from comfymodal.operations.news import telling
 from comfymodal.operations.ready import ready_engine
 from comfymodal.operations.refresh import refresh
 from comfymodal.operations.render import Again, with_flags_of
@@ -34,22 +35,26 @@ STOP_PATIENCE_S = 900.0
 def list_runs(context: Context, desk: Desk, *, limit: int) -> RunList:
     """The newest runs; those that ended while nobody watched are settled first."""
     found = []
-    for run in context.ledger.newest(limit=limit):
-        try:
-            found.append(refresh(run, context))
-        except (NotReadyError, ServiceError) as exc:
-            # Without the network a list still says what is known.
-            desk.warn(f"cannot ask how run {run.id} is: {exc.message}")
-            found.append(run)
+    with telling(context, desk):
+        for run in context.ledger.newest(limit=limit):
+            try:
+                found.append(refresh(run, context))
+            except (NotReadyError, ServiceError) as exc:
+                # Without the network a list still says what is known.
+                desk.warn(f"cannot ask how run {run.id} is: {exc.message}")
+                found.append(run)
     return RunList(tuple(run_view(run) for run in found))
 
 
-def show_run(name: str, context: Context) -> Report:
-    return report(refresh(context.ledger.get(name), context))
+def show_run(name: str, context: Context, desk: Desk) -> Report:
+    with telling(context, desk):
+        return report(refresh(context.ledger.get(name), context))
 
 
 def find_run(name: str, context: Context) -> tuple[Run, Context]:
     """A run, also one of another machine, as it is now, and the context at its target.
+
+    It may have ended, and who calls tells of that (`telling`).
 
     Raises `NotFoundError`, and `NotReadyError` for one that another machine submitted this moment.
     """
@@ -64,6 +69,11 @@ def fetch_run(name: str, context: Context, desk: Desk, *, out: Path | None, wait
     A render whose worker was killed is looked for on its server: what finished there is collected, nothing is
     rendered. Of a sync there is nothing to bring: its end is told.
     """
+    with telling(context, desk):
+        return _fetch(name, context, desk, out, waiting)
+
+
+def _fetch(name: str, context: Context, desk: Desk, out: Path | None, waiting: Waiting) -> Report:
     run, context = find_run(name, context)
     if out is not None:
         run = replace(run, request={**run.request, "folder": str(out.absolute()), "is_own_folder": False})
@@ -87,6 +97,11 @@ def fetch_run(name: str, context: Context, desk: Desk, *, out: Path | None, wait
 
 def fetch_step(name: str, step: int, context: Context, desk: Desk, *, out: Path | None) -> TrainReport:
     """Bring the weights of one checkpoint of a training here. Raises `NotFoundError` for one that is not kept."""
+    with telling(context, desk):
+        return _fetch_step(name, step, context, desk, out)
+
+
+def _fetch_step(name: str, step: int, context: Context, desk: Desk, out: Path | None) -> TrainReport:
     run = _known_run(name, context)
     if run.kind != "train":
         raise UsageError(f"run {run.id} is a {run.kind}: it has no steps", hint=f"comfymodal runs fetch {run.id}")
@@ -120,8 +135,13 @@ def again_run(name: str, context: Context, desk: Desk, wish: Again) -> Report:
     return sync_again(run, context, desk, waiting=wish.waiting)
 
 
-def cancel_run(name: str, context: Context) -> RunCancelled:
+def cancel_run(name: str, context: Context, desk: Desk) -> RunCancelled:
     """Ask a run to stop at once and wait until it has; what is finished is kept for `runs fetch`."""
+    with telling(context, desk):
+        return _cancel(name, context)
+
+
+def _cancel(name: str, context: Context) -> RunCancelled:
     run, context = find_run(name, context)
     if not run.is_active:
         return RunCancelled(run_view(run), was_active=False, is_still_running=False)
@@ -135,6 +155,11 @@ def cancel_run(name: str, context: Context) -> RunCancelled:
 
 def stop_run(name: str, context: Context, desk: Desk) -> RunCancelled:
     """Ask a run to stop, a training to save before, and follow it until it has. Ctrl-C leaves it to itself."""
+    with telling(context, desk):
+        return _stop(name, context, desk)
+
+
+def _stop(name: str, context: Context, desk: Desk) -> RunCancelled:
     run, context = find_run(name, context)
     if not run.is_active:
         return RunCancelled(run_view(run), was_active=False, is_still_running=False)

@@ -15,6 +15,7 @@ from comfymodal.operations.desk import Desk
 from comfymodal.operations.follow import submit
 from comfymodal.operations.keys import with_keys
 from comfymodal.operations.money import price_train
+from comfymodal.operations.news import telling
 from comfymodal.operations.ready import ready_setup
 from comfymodal.operations.runs import find_run
 from comfymodal.operations.sync import plan_push
@@ -74,7 +75,8 @@ def resume(name: str, more: More, context: Context, desk: Desk) -> TrainReport:
 
     Raises `UsageError` for one that still runs, or has nothing left to do.
     """
-    old, context = find_run(name, context)
+    with telling(context, desk):
+        old, context = find_run(name, context)
     run = build_more(old, more, context)
     _require_data(run, context)
     ready_setup("train", context, desk)

@@ -13,6 +13,7 @@ from comfymodal.errors import OutputFolderError, UsageError
 from comfymodal.files import write_text
 from comfymodal.operations.context import Context
 from comfymodal.operations.desk import Desk
+from comfymodal.operations.news import telling
 from comfymodal.operations.runs import find_run
 from comfymodal.operations.train_report_results import (
     CheckpointView,
@@ -57,7 +58,8 @@ def report_training(names: Sequence[str], out: Path | None, context: Context, de
     Samples and losses are kept in the run's folder here. Raises `NotFoundError`, `UsageError` for a run that is no
     training, and what the volume raises.
     """
-    runs = _runs(names, context)
+    with telling(context, desk):
+        runs = _runs(names, context)
     settings = differing_settings([run.request["job"]["config"] for run in runs])
     read = [_read(run, context, desk, share=len(runs)) for run in runs]
     told = [replace(each, settings=own) for each, own in zip(read, settings, strict=True)]

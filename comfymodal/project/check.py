@@ -28,6 +28,8 @@ _WORDS = {
 
 _KEY_OF_BUCKET = re.compile("key|token|password|account|credential", re.IGNORECASE)
 
+_SECRET_OF_RECEIVER = re.compile("url|hook|address|token|key|secret|password", re.IGNORECASE)
+
 _YAML_1_1_BOOLEANS = ("yes", "no", "on", "off", "y", "n")
 
 
@@ -174,6 +176,8 @@ def _nearest(path: tuple[Key, ...]) -> str:
         return "keys come from env vars here, and on Modal from the secret that `secret` names; never from this file"
     if near := difflib.get_close_matches(name, legal, n=1, cutoff=0.7):
         return f"did you mean `{near[0]}`"
+    if place == f"notify.{ENTRY}" and _SECRET_OF_RECEIVER.search(name):
+        return "addresses and tokens are secrets: put it into an env var and name that under `url_env` or `token_env`"
     owners = [owner.replace(ENTRY, "NAME") for owner, keys in sections().items() if name in keys]
     if owners:
         homes = " or ".join(f"`{owner}`" for owner in owners)

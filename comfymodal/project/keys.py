@@ -41,7 +41,7 @@ def leaves(names: Mapping[str, Iterable[str]] = _NO_NAMES) -> Mapping[str, LeafK
 
 
 def entry_names(project: Project) -> Mapping[str, tuple[str, ...]]:
-    """Give the names of the project's remotes, sync pairs, mounts and rentals, by where they are."""
+    """Give the names of the project's remotes, sync pairs, mounts, rentals, tags and receivers, by where they are."""
     return {place: tuple(attrgetter(place)(project)) for place in _places_of_entries()}
 
 

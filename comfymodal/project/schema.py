@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from comfymodal.project.ends import ROLES
+from comfymodal.project.notify_values import Channel, EnvName, check_receiver
 from comfymodal.project.problems import Mistake
 from comfymodal.project.remotes import check_addresses
 from comfymodal.project.rental_values import RENTAL_PRICES, Day, Rerun, SetupHours, Speed, UsdPerHour, UsdPerHourOrNone
@@ -341,6 +342,26 @@ class Costs(Config):
     """GPUs that could be rented instead, by names of your own, for `comfymodal costs compare`."""
 
 
+class Receiver(Config):
+    type: Literal["slack", "webhook"]
+    """Who is told: `slack` by an incoming webhook or as a bot, `webhook` any server, which gets one JSON document."""
+    url_env: EnvName | None = None
+    """Name of the env var with the webhook's address, which is a secret; also from `.env` beside the project file."""
+    token_env: EnvName | None = None
+    """Name of the env var with the bot's token (scopes `chat:write`, for pictures `files:write`); also from `.env`."""
+    channel: Channel | None = None
+    """Where the bot writes: the channel's id (`C0123456789`), or its name."""
+    on: tuple[Literal["finished", "failed", "budget"], ...] = ("finished", "failed", "budget")
+    """What is told: runs that `finished` or `failed`, and the parts of a `budget` that are spent."""
+    min_seconds: Annotated[int, *whole(0, 1_000_000)] = 0
+    """Only runs that took at least so many seconds."""
+
+    @model_validator(mode="after")
+    def _check_receiver(self) -> Self:
+        check_receiver(self.type, self.url_env, self.token_env, self.channel)
+        return self
+
+
 class Project(Config):
     """A comfymodal project file."""
 
@@ -368,3 +389,5 @@ class Project(Config):
     """What trainings run on."""
     costs: Costs = Field(default_factory=Costs)
     """What may be spent."""
+    notify: dict[EntryName, Receiver] = Field(default={}, json_schema_extra=_NO_OTHER_NAMES)
+    """Who is told when a run ends or a budget is nearly spent. Addresses and tokens are never in this file."""

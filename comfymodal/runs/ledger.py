@@ -174,6 +174,12 @@ class Ledger:
             spending.settle(connection, run_id, status=status, ended_at=ended_at, cost=cost_nanodollars, seen=measured)
             connection.execute("DELETE FROM reservations WHERE run_id = ?", (run_id,))
 
+    def tell_once(self, run_id: str, event: str) -> bool:
+        """Whether nobody has told of this yet; the one who hears so tells it. Of a budget, `run_id` is a name of it."""
+        with self._writing() as connection:
+            done = connection.execute("INSERT OR IGNORE INTO notified VALUES (?, ?)", (_text(run_id), event))
+            return done.rowcount == 1
+
     def reserved(self) -> int:
         """Nanodollars set aside for runs that have not ended."""
         return int(self._values("SELECT coalesce(sum(nanodollars), 0) FROM reservations")[0])
@@ -198,12 +204,6 @@ class Ledger:
         """Every container of the project was ended then: none costs anything for being idle any longer."""
         with self._writing() as connection:
             spending.end_containers(connection, at)
-
-    def tell_once(self, run_id: str, event: str) -> bool:
-        """Whether nobody was told of this event of this run before; from now on somebody was."""
-        with self._writing() as connection:
-            done = connection.execute("INSERT OR IGNORE INTO notified VALUES (?, ?)", (_text(run_id), event))
-            return done.rowcount == 1
 
     def usage(self, since: float, *, gap_s: float) -> tuple[list[GpuUsage], float | None]:
         """What was used of each GPU of Modal from then on, and when its first known run was. See `runs.usage`."""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from comfymodal.errors import BudgetError
-from comfymodal.operations.budgets import limits_of
+from comfymodal.operations.budgets import limits_of, watch_budgets
 from comfymodal.operations.context import Context
 from comfymodal.operations.ending import ErrandEnding
 from comfymodal.operations.follow import submit
@@ -152,3 +152,19 @@ def test_a_warning_does_not_raise_what_the_command_allows(tmp_path: Path) -> Non
     assert "started all the same" in clerk.warnings[0]
     with pytest.raises(BudgetError):
         price_train(run, context, clerk, max_cost=100_000_000)
+
+
+def test_a_budget_that_is_nearly_spent_is_told_once(tmp_path: Path) -> None:
+    context, clerk = modal_context(tmp_path, "daily_usd: 1.00, total_usd: 9, warn_at: [40, 50, 95]"), Clerk()
+    for number, said in enumerate(([], ["$0.5882 of $1.00 are spent or set aside today"], [], [])):
+        if number < 2:
+            start(context, str(number))
+            end(context, str(number), WORST)
+        watch_budgets(context, clerk)
+        assert [warning.partition(" (")[0] for warning in clerk.warnings] == said
+        clerk.warnings.clear()
+    start(context, "x")
+    end(context, "x", 400_000_000)
+    watch_budgets(context, clerk)
+    assert "$0.9882 of $1.00" in clerk.warnings[0]
+    assert len(clerk.warnings) == 1

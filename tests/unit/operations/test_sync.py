@@ -129,7 +129,7 @@ def test_what_was_copied_is_told_and_kept(tmp_path: Path) -> None:
     assert done.run == pair["run"]
     assert (done.run.kind, done.run.title, done.run.status) == ("sync", "sync models", "succeeded")
     # The ledger has what somebody may ask for: not what was in step.
-    shown = show_run("last", context)
+    shown = show_run("last", context, Clerk())
     assert isinstance(shown, SyncReport)
     assert [found["path"] for found in shown.paths] == ["a"]
     assert shown.pairs[0]["counts"] == {"new": 1, "same": 1}
@@ -304,7 +304,7 @@ def test_a_run_that_was_lost_says_how_to_go_on(tmp_path: Path) -> None:
     assert done.run is not None
     # As after a kill: nobody has it any more, and nothing was left.
     context.ledger.note_call(done.run.id, "")
-    lost = show_run(done.run.id, context)
+    lost = show_run(done.run.id, context, Clerk())
     assert (lost.exit_code, (lost.error or {})["code"]) == (6, "transfer_failed")
     assert (lost.error or {})["hint"].endswith(f"comfymodal runs again {done.run.id}")
     assert [found.status for found in list_runs(context, Clerk(), limit=5).runs] == ["partial"]

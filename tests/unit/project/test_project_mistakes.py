@@ -42,7 +42,7 @@ V = "version: 1\n"
         (V + "idle_stopp: 3\n", "2:1: idle_stopp: unknown key", "did you mean `comfyui.idle_stop`"),
         (V + "render: {zz: 3}\n", "2:10: render.zz: unknown key", "keys here: output_dir, naming"),
         (V + "<<: {a: b}\n", "2:1: <<: unknown key", "keys here: version, project, target, modal, volumes, remotes, "
-         "sync, mounts, comfyui, render, training, costs"),
+         "sync, mounts, comfyui, render, training, costs, notify"),
         (V + "project: Bad\n", "2:10: project: must be 1 to 40 lower-case letters, digits and dashes, no dash "
          "first", None),
         (V + "project: 010\n", "2:10: project: must be text, not 10", "put quotes around it"),
@@ -136,9 +136,17 @@ def test_every_mistake_is_listed_in_the_order_of_the_file(tmp_path: Path) -> Non
 
 # Put together here, so that no scanner takes this file for a leak.
 SECRETS = ["ak-" + "a1B2" * 6, "as-" + "a1B2" * 6, "hf_" + "aBcD" * 8, "AKIA" + "ABCD" * 4, "K004" + "a1B/" * 6 + "abc"]
+SECRETS += [
+    "xoxb-" + "12345678-aBcD",
+    "xapp-1-" + "A0B1C2D3E4",
+    "https://hooks.slack.com/services/T00/B00/" + "aBcD" * 6,
+]
 
 
-@pytest.mark.parametrize("secret", SECRETS, ids=["modal id", "modal secret", "hugging face", "aws", "b2"])
+_KINDS = ["modal id", "modal secret", "hugging face", "aws", "b2", "slack bot", "slack app", "slack webhook"]
+
+
+@pytest.mark.parametrize("secret", SECRETS, ids=_KINDS)
 @pytest.mark.parametrize(
     "template",
     ["project: {}\n", "comfyui: {{args: [--token, {}]}}\n", "comfyui: {{url: 'http://h/{}'}}\n", "{}: 1\n", "k: {}\n"],

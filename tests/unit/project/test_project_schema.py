@@ -52,10 +52,10 @@ def test_places_and_keys_come_from_the_models() -> None:
     assert list(sections()) == [
         *("", "modal", "volumes", "volumes.models", "volumes.inputs", "volumes.outputs", "volumes.datasets"),
         *("volumes.training", "volumes.cache", "remotes.*", "sync.*", "mounts.*", "comfyui", "render", "training"),
-        *("costs", "costs.tags.*", "costs.rentals.*"),
+        *("costs", "costs.tags.*", "costs.rentals.*", "notify.*"),
     ]
     assert sections()["sync.*"] == ("from", "to", "include", "exclude", "two_way")
-    assert not [key for key in leaves() if key.startswith(("remotes", "sync", "mounts", "costs.tags"))]
+    assert not [key for key in leaves() if key.startswith(("remotes", "sync", "mounts", "costs.tags", "notify"))]
     some = leaves({"remotes": ["b2"], "sync": ["a", "b"]})
     assert (some["remotes.b2.bucket"], some["sync.b.from"], some["sync.a.include"]) == ("text", "text", "list")
     assert some["sync.a.two_way"] == "scalar"
