@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from comfymodal.comfyui.find import EngineWish
+from comfymodal.costs.rates import RateTable
 from comfymodal.errors import UsageError
 from comfymodal.project.folders import data_folder, state_folder
 from comfymodal.runs.ledger import Ledger, Run
@@ -56,6 +57,13 @@ class Context:
                 hint="write target: modal into comfymodal.yaml, or add --target modal",
             )
         return modal_spec(self.project, self.state)
+
+    @property
+    def rates(self) -> RateTable:
+        """What prices now on Modal, see `modal_spec.price_table`; asks nobody."""
+        from comfymodal.operations.modal_spec import price_table
+
+        return price_table(self.project, self.state)
 
     def at_target_of(self, run: Run) -> Context:
         """This context, or the same at the target where the run is: a project may have moved since."""

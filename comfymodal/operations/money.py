@@ -10,7 +10,6 @@ from comfymodal.costs.bill import run_cost
 from comfymodal.costs.budget import fit
 from comfymodal.costs.estimate import Estimate, estimate
 from comfymodal.costs.rates import (
-    AS_OF,
     SYNC_CONTAINER_CORES,
     SYNC_CONTAINER_GIB,
     Rate,
@@ -64,7 +63,7 @@ class Price:
             "worst_usd": money_json(self.estimate.worst),
             "deadline_s": self.deadline_s,
             "is_shortened": self.is_shortened,
-            "as_of": AS_OF,
+            "as_of": self.rate.as_of,
         }
 
 
@@ -77,7 +76,8 @@ def price_run(run: Run, context: Context, *, max_cost: int | None) -> tuple[Run,
         return run, None
     job = run.request["job"]
     containers = context.modal_spec().containers
-    rate = container_rate([parse_gpu(name) for name in ((job["gpu"],) if job.get("gpu") else containers.gpus)])
+    gpus = [parse_gpu(name) for name in ((job["gpu"],) if job.get("gpu") else containers.gpus)]
+    rate = container_rate(gpus, context.rates)
     seconds = context.ledger.seconds_of(run.request["workflow"]["sha256"], rate.gpu)
     typical_s = sorted(seconds)[len(seconds) // 2] if seconds else None
     wanted_s = max(1.0, containers.timeout_s - CLOSING_S)
@@ -97,7 +97,7 @@ def price_sync(run: Run, context: Context) -> tuple[Run, Price | None]:
     """As `price_run`, for a run that moves files: how long it takes nobody knows, so only its limit is told."""
     if run.target != "modal":
         return run, None
-    rate, wanted_s = sync_rate(), SYNC_TIMEOUT_S - CLOSING_S
+    rate, wanted_s = sync_rate(context.rates), SYNC_TIMEOUT_S - CLOSING_S
     around = {"startup_s": SYNC_STARTUP_S, "scaledown_window_s": IDLE_S}
     deadline_s, limit = wanted_s, _per_run(context)
     if limit is not None:
@@ -116,7 +116,7 @@ def price_train(run: Run, context: Context, *, max_cost: int | None) -> tuple[Ru
     if run.target != "modal":
         return run, None
     job, wanted_s = run.request["job"], context.project.training.timeout
-    rate = training_rate(parse_gpu(job["gpu"]), int(job.get("memory_gib") or 0))
+    rate = training_rate(parse_gpu(job["gpu"]), int(job.get("memory_gib") or 0), context.rates)
     typical_s, limits = job["origin"].get("run_s"), [each for each in (max_cost, _per_run(context)) if each is not None]
     around = {"startup_s": TRAIN_STARTUP_S, "scaledown_window_s": TRAIN_IDLE_S}
     deadline_s = wanted_s
@@ -141,9 +141,11 @@ def cost_of(run: Run, outcome: Mapping[str, Any]) -> int | None:
     container = outcome.get("container")
     if run.rate is None or not isinstance(container, Mapping):
         return None
-    rate = Rate(int(run.rate["nanodollars_per_s"]), 0, gpu=str(run.rate["gpu"]), as_of=str(run.rate["as_of"]))
     return run_cost(
-        rate, container, started_at=float(container["started_at"]), ended_at=float(container["ended_at"])
+        Rate.from_dict(run.rate),
+        container,
+        started_at=float(container["started_at"]),
+        ended_at=float(container["ended_at"]),
     ).nanodollars
 
 
