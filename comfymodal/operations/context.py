@@ -13,6 +13,7 @@ from comfymodal.errors import UsageError
 from comfymodal.project.folders import data_folder, state_folder
 from comfymodal.runs.ledger import Ledger, Run
 from comfymodal.targets.base import Target
+from comfymodal.targets.billing import Billing
 from comfymodal.targets.local import LocalTarget
 from comfymodal.targets.local_worker import EarlyWorker
 from comfymodal.targets.spec import LocalSpec, ModalSpec
@@ -64,6 +65,16 @@ class Context:
         from comfymodal.operations.modal_spec import price_table
 
         return price_table(self.project, self.state)
+
+    def billing(self) -> Billing:
+        """What Modal tells about money; opened when first asked. Raises `UsageError` for a project that runs here."""
+        from comfymodal.targets.modal_client import require_client
+
+        spec = self.modal_spec()
+        require_client()
+        from comfymodal.targets.modal.billing import ModalBilling
+
+        return ModalBilling(spec)
 
     def at_target_of(self, run: Run) -> Context:
         """This context, or the same at the target where the run is: a project may have moved since."""

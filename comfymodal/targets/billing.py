@@ -79,7 +79,7 @@ class Billing(Protocol):
         ...
 
     def report(self, start: float, end: float) -> list[BilledRow]:
-        """Every object's full hours from the one of `start` to the one `end` lies in, without that one."""
+        """Rows of every hour that these Unix seconds touch, of every object of the workspace; `end` itself is not in."""
         ...
 
     def summary(self, month: str | None = None) -> BilledMonth:
