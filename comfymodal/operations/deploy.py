@@ -7,6 +7,7 @@ from dataclasses import replace
 from comfymodal.costs.rates import money_json
 from comfymodal.errors import NotReadyError, ProjectError
 from comfymodal.operations.context import Context
+from comfymodal.operations.costs_rates import refreshing
 from comfymodal.operations.deploy_results import ChangeShown, DeployReport
 from comfymodal.operations.desk import Desk
 
@@ -57,6 +58,7 @@ def deploy(context: Context, desk: Desk, *, is_dry_run: bool, is_forced: bool) -
         raise NotReadyError("nothing was deployed", hint="comfymodal deploy --dry-run shows what would change")
     for role in missing:
         volumes.create(role)
-    deployment.deploy(spec, desk.event, is_forced=is_forced)
+    with refreshing(context):
+        deployment.deploy(spec, desk.event, is_forced=is_forced)
     nodes = deployment.kept_nodes(spec) or {}
     return replace(report, status="deployed", classes=len(nodes.get("object_info") or ()))

@@ -79,7 +79,7 @@ class Billing(Protocol):
         ...
 
     def report(self, start: float, end: float) -> list[BilledRow]:
-        """Rows of every hour that these Unix seconds touch, of every object of the workspace; `end` itself is not in."""
+        """A row for every object of the workspace and every hour that has any of these Unix seconds."""
         ...
 
     def summary(self, month: str | None = None) -> BilledMonth:

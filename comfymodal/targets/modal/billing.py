@@ -113,7 +113,9 @@ class ModalBilling:
     def _is_there(self, app: str, function: str) -> bool:
         with translated(f"cannot look up {app}/{function}"):
             try:
-                modal.Function.from_name(app, function, environment_name=self.spec.environment).hydrate()
+                # The SDK takes `Class.*` for no function's name; its command line wants exactly that.
+                kind = modal.Cls if function.endswith(".*") else modal.Function
+                kind.from_name(app, function.removesuffix(".*"), environment_name=self.spec.environment).hydrate()
             except me.NotFoundError:
                 return False
             return True
