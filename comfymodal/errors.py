@@ -97,6 +97,12 @@ class NotReadyError(ComfymodalError):
     exit_code = 4
 
 
+class BillingUnavailableError(NotReadyError):
+    """Modal does not show its bill to this token, or not on this plan; what is known without it stays known."""
+
+    code = "billing_unavailable"
+
+
 class ServiceError(ComfymodalError):
     """A server or the network failed; the same command may work later."""
 

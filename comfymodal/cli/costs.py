@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from comfymodal.cli.costs_compare import compare
+from comfymodal.cli.costs_rates import rates
 
 app = typer.Typer(
     rich_markup_mode=None,
@@ -16,8 +17,8 @@ app = typer.Typer(
 
 @app.callback()
 def costs() -> None:
-    # With a single command Typer would make it the group itself.
-    pass
+    """What runs cost: before, while, after."""
 
 
+app.command("rates")(rates)
 app.command("compare")(compare)

@@ -14,11 +14,11 @@ from comfymodal.cli.boundary import run_guarded
 COMMANDS = {
     "render": "Render a ComfyUI workflow and bring back every output.",
     "workflow": "Look at workflows and check them, without rendering.",
-    "train": "Check the training of a LoRA before anything is paid for.",
+    "train": "Train a LoRA, and find it in the library of models.",
     "datasets": "Check folders of pictures and captions, list those on the volume.",
     "sync": "Bring models and other files up to date between buckets, volumes and folders.",
-    "costs": "What runs cost: before, while, after.",
     "runs": "List, show, attach to, fetch, repeat and cancel runs.",
+    "costs": "What runs cost: before, while, after.",
     "models": "List, look into, add, move and remove models.",
     "trash": "List, restore and empty what syncs and `models rm` put away.",
     "setup": "Create the volumes and secrets a project needs on Modal.",

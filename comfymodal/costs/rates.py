@@ -1,22 +1,35 @@
-"""What Modal asks for a container: a dated table of list prices, and money as integer nanodollars.
+"""What Modal asks for a container: tables of prices, ours of the list or a workspace's own, and money as nanodollars.
 
-Standard library only: flags, the project file and tables use it. The table is a copy of a page, not a promise; what is
-computed from it is an estimate and says the date. Left out: `region=` (1.15 to 1.75 times), credits, egress, storage.
+Standard library only: flags, the project file and tables use it. Our table is a copy of a page, not a promise; what is
+computed from a table is an estimate and says its date. Left out: credits, egress, storage.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal, InvalidOperation
+from types import MappingProxyType
+from typing import Any, Literal
+
+from comfymodal.errors import NotReadyError
 
 AS_OF = "2026-10-07"
 """When the prices were read at modal.com/pricing."""
 
 CPU_NANODOLLARS_PER_CORE_S = 13_100
 MEMORY_NANODOLLARS_PER_GIB_S = 2_220
+STORAGE_NANODOLLARS_PER_GIB_MONTH = 90_000_000
+"""Of volumes, the first TiB of a workspace being free."""
+EGRESS_NANODOLLARS_PER_GIB = 40_000_000
+"""Of what leaves Modal beyond the plan's allowance. No answer of Modal's API has named it so far."""
+
+REGIONS_AS_OF = "2026-10-07"
+BROAD_REGIONS = ("us", "eu", "ap")
+BROAD_REGION, NARROW_REGION = Decimal("1.15"), Decimal("1.75")
+"""A function that may run only in some region costs so many times more: GPU, cores and memory. No API tells this."""
 
 # CPU and memory are billed by the larger of request and use. ComfyUI keeps model weights in memory beside the GPU.
 GPU_CONTAINER_CORES, GPU_CONTAINER_GIB = 4, 32
@@ -75,9 +88,67 @@ class GpuChoice:
         """The row of the table that prices it."""
         return GPUS[_VARIANTS.get(self.name, self.name)]
 
+
+Source = Literal["list", "workspace"]
+
+
+@dataclass(frozen=True, slots=True)
+class RateTable:
+    """What is asked for each part of a container, before credits: nanodollars per second. None, or no entry: unknown.
+
+    `source` is our dated copy of the price list, or what the workspace itself was told on that day.
+    """
+
+    gpus: Mapping[str, int]
+    """By the names of `GPUS`, and what of later cards has come since this release."""
+    core: int | None
+    gib: int | None
+    as_of: str
+    source: Source = "list"
+    storage_per_gib_month: int | None = None
+    region: str | None = None
+    """Where containers may run only; None for anywhere, at no more than the price."""
+
     @property
-    def nanodollars_per_s(self) -> int:
-        return self.card.nanodollars_per_s * self.count
+    def multiplier(self) -> Decimal:
+        """How many times more the region costs."""
+        return region_multiplier(self.region)
+
+    def in_region(self, region: str | None) -> RateTable:
+        """The same prices for containers that may run only there."""
+        return replace(self, region=region)
+
+    def gpu_price(self, choice: GpuChoice) -> int:
+        """Nanodollars per second. Raises `NotReadyError` when nobody told this GPU's price: it is not nothing."""
+        price = self.gpus.get(choice.card.name)
+        if price is None:
+            raise self._unknown(f"{choice.card.name} costs")
+        return self._here(price * choice.count)
+
+    def other_price(self, cores: int, gib: int) -> int:
+        """Nanodollars per second of so many cores and so much memory. Raises `NotReadyError` as `gpu_price`."""
+        if self.core is None or self.gib is None:
+            raise self._unknown("cores and memory cost")
+        return self._here(cores * self.core + gib * self.gib)
+
+    def _here(self, price: int) -> int:
+        return int((price * self.multiplier).to_integral_value(ROUND_HALF_UP))
+
+    def _unknown(self, what: str) -> NotReadyError:
+        return NotReadyError(
+            f"what {what} is unknown: Modal's answer of {self.as_of} does not say",
+            hint="ask Modal again: comfymodal costs rates --refresh",
+        )
+
+
+LIST = RateTable(
+    MappingProxyType({gpu.name: gpu.nanodollars_per_s for gpu in GPUS.values()}),
+    CPU_NANODOLLARS_PER_CORE_S,
+    MEMORY_NANODOLLARS_PER_GIB_S,
+    AS_OF,
+    storage_per_gib_month=STORAGE_NANODOLLARS_PER_GIB_MONTH,
+)
+"""Our copy of modal.com/pricing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +159,7 @@ class Rate:
     other_nanodollars_per_s: int
     as_of: str = AS_OF
     gpu: str = ""
+    source: Source = "list"
     is_range: bool = False
     """There were cheaper choices in the list: this is the most it can be."""
 
@@ -106,7 +178,14 @@ class Rate:
 
     def to_dict(self) -> dict[str, str | int]:
         """As the ledger keeps it: a later table must not rewrite what a run cost."""
-        return {"gpu": self.gpu, "nanodollars_per_s": self.nanodollars_per_s, "as_of": self.as_of}
+        total = self.nanodollars_per_s
+        return {"gpu": self.gpu, "nanodollars_per_s": total, "as_of": self.as_of, "source": self.source}
+
+    @classmethod
+    def from_dict(cls, kept: Mapping[str, Any]) -> Rate:
+        """What `to_dict` kept, undivided; older ledgers name no source, which was the list. Raises `KeyError`."""
+        source: Source = "workspace" if kept.get("source") == "workspace" else "list"
+        return cls(int(kept["nanodollars_per_s"]), 0, str(kept["as_of"]), str(kept["gpu"]), source)
 
 
 def parse_gpu(text: str) -> GpuChoice:
@@ -126,30 +205,46 @@ def parse_gpu(text: str) -> GpuChoice:
     return choice
 
 
-def container_rate(gpus: Sequence[GpuChoice]) -> Rate:
-    """The rate of a render container. Of several choices the dearest counts: which one will be free is not known."""
+def region_multiplier(region: str | None) -> Decimal:
+    """How many times more a container costs that may run only there.
+
+    Every name but the few broad ones counts as narrow, the dearer: which names there are is Modal's to say.
+    """
+    if region is None:
+        return Decimal(1)
+    return BROAD_REGION if region in BROAD_REGIONS else NARROW_REGION
+
+
+def container_rate(gpus: Sequence[GpuChoice], table: RateTable = LIST) -> Rate:
+    """The rate of a render container. Of several choices the dearest counts: which one will be free is not known.
+
+    Raises `NotReadyError` when the table has no price for one of them.
+    """
     if not gpus:
         raise ValueError("no GPU to price")
-    prices = [gpu.nanodollars_per_s for gpu in gpus]
-    dearest = max(gpus, key=lambda gpu: gpu.nanodollars_per_s)
-    other = _cores_and_memory(GPU_CONTAINER_CORES, GPU_CONTAINER_GIB)
-    return Rate(max(prices), other, gpu=dearest.label, is_range=min(prices) < max(prices))
+    prices = [table.gpu_price(gpu) for gpu in gpus]
+    dearest = gpus[prices.index(max(prices))]
+    found = _rate(table, max(prices), GPU_CONTAINER_CORES, GPU_CONTAINER_GIB)
+    return replace(found, gpu=dearest.label, is_range=min(prices) < max(prices))
 
 
-def training_rate(gpu: GpuChoice, memory_gib: int) -> Rate:
-    """The rate of a container that trains: weights pass through main memory before they are quantized."""
-    other = _cores_and_memory(GPU_CONTAINER_CORES, max(GPU_CONTAINER_GIB, memory_gib))
-    return Rate(gpu.nanodollars_per_s, other, gpu=gpu.label)
+def training_rate(gpu: GpuChoice, memory_gib: int, table: RateTable = LIST) -> Rate:
+    """The rate of a container that trains: weights pass through main memory before they are quantized.
+
+    Raises `NotReadyError` when the table has no price for it.
+    """
+    found = _rate(table, table.gpu_price(gpu), GPU_CONTAINER_CORES, max(GPU_CONTAINER_GIB, memory_gib))
+    return replace(found, gpu=gpu.label)
 
 
-def cpu_rate() -> Rate:
+def cpu_rate(table: RateTable = LIST) -> Rate:
     """The rate of a container without a GPU."""
-    return Rate(0, _cores_and_memory(CPU_CONTAINER_CORES, CPU_CONTAINER_GIB))
+    return _rate(table, 0, CPU_CONTAINER_CORES, CPU_CONTAINER_GIB)
 
 
-def sync_rate() -> Rate:
+def sync_rate(table: RateTable = LIST) -> Rate:
     """The rate of a container that moves files."""
-    return Rate(0, _cores_and_memory(SYNC_CONTAINER_CORES, SYNC_CONTAINER_GIB))
+    return _rate(table, 0, SYNC_CONTAINER_CORES, SYNC_CONTAINER_GIB)
 
 
 def dollars(nanodollars: int) -> Decimal:
@@ -195,8 +290,8 @@ def hourly_text(rate: Rate) -> str:
     return f"{'up to ' if rate.is_range else ''}{money_text(rate.nanodollars_per_s * 3600)}/h"
 
 
-def _cores_and_memory(cores: int, gib: int) -> int:
-    return cores * CPU_NANODOLLARS_PER_CORE_S + gib * MEMORY_NANODOLLARS_PER_GIB_S
+def _rate(table: RateTable, gpu_price: int, cores: int, gib: int) -> Rate:
+    return Rate(gpu_price, table.other_price(cores, gib), as_of=table.as_of, source=table.source)
 
 
 def _unknown(wanted: str) -> str:

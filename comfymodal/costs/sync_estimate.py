@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from comfymodal.costs.rates import Rate, hourly_text, money_json, money_text, sync_rate
+from comfymodal.costs.rates import LIST, Rate, RateTable, hourly_text, money_json, money_text, sync_rate
 from comfymodal.costs.storage_rates import BYTES_PER_GB, CALLS_PER_PRICE, RemoteKind, StorageRates, storage_rates
 
 IDLE_S = 20.0
@@ -129,13 +129,14 @@ def estimate_sync(  # noqa: PLR0913 - one keyword for each thing that is paid fo
     listed_files: int,
     on_modal: bool,
     seconds: float | None,
+    table: RateTable = LIST,
 ) -> SyncCost:
     """Price a plan: what it moves, and what it took to make it.
 
     `remote_kind` is None between two places that are no bucket (see `kind_of_remote` for the others); `listed_files`
     lie in the bucket; `seconds` is how long the sync may take, None when nothing says so.
     """
-    rate = sync_rate() if on_modal else None
+    rate = sync_rate(table) if on_modal else None
     modal = 0 if rate is None else None if seconds is None else rate.cost(seconds + IDLE_S)
     rates = storage_rates(remote_kind or "")
     requests = _requests(direction, remote_kind, (pull_bytes, push_bytes), copy_files, listed_files)

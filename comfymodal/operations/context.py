@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from comfymodal.comfyui.find import EngineWish
+from comfymodal.costs.rates import RateTable
 from comfymodal.errors import UsageError
 from comfymodal.operations.news import News
 from comfymodal.project.folders import data_folder, state_folder
 from comfymodal.runs.ledger import Ledger, Run
 from comfymodal.targets.base import Target
+from comfymodal.targets.billing import Billing
 from comfymodal.targets.local import LocalTarget
 from comfymodal.targets.local_worker import EarlyWorker
 from comfymodal.targets.spec import LocalSpec, ModalSpec
@@ -58,6 +60,23 @@ class Context:
                 hint="write target: modal into comfymodal.yaml, or add --target modal",
             )
         return modal_spec(self.project, self.state)
+
+    @property
+    def rates(self) -> RateTable:
+        """What prices now on Modal, see `modal_spec.price_table`; asks nobody."""
+        from comfymodal.operations.modal_spec import price_table
+
+        return price_table(self.project, self.state)
+
+    def billing(self) -> Billing:
+        """What Modal tells about money; opened when first asked. Raises `UsageError` for a project that runs here."""
+        from comfymodal.targets.modal_client import require_client
+
+        spec = self.modal_spec()
+        require_client()
+        from comfymodal.targets.modal.billing import ModalBilling
+
+        return ModalBilling(spec)
 
     def at_target_of(self, run: Run) -> Context:
         """This context, or the same at the target where the run is: a project may have moved since."""

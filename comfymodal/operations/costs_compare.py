@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime
 
 from comfymodal.costs.compare import PLANS_AS_OF, Rental, on_starter, on_team, price_text
 from comfymodal.costs.rates import Rate, container_rate, money_json, nanodollars_of, parse_gpu
-from comfymodal.errors import ProjectError, UsageError
+from comfymodal.errors import NotReadyError, ProjectError, UsageError
 from comfymodal.operations.compare_results import CardView, CostsCompared, PlansView
 from comfymodal.operations.compare_views import card_view
 from comfymodal.operations.context import Context
@@ -72,7 +72,7 @@ def compare_costs(wish: CompareWish, context: Context, desk: Desk, *, now: float
     cards = []
     for gpu in gpus:
         usage = by_gpu.get(gpu, GpuUsage(gpu))
-        rate = None if usage.runs else _rate(gpu)
+        rate = None if usage.runs else _rate(gpu, context)
         cards.append(card_view(usage, rate, _of_gpu(offers, gpu), hours))
     return CostsCompared(hours, tuple(cards), _plans(used, hours), _left_out(cards))
 
@@ -125,11 +125,11 @@ def _is_same(one: str, other: str) -> bool:
     return (first.card, first.count) == (second.card, second.count)
 
 
-def _rate(gpu: str) -> Rate | None:
+def _rate(gpu: str, context: Context) -> Rate | None:
     """None for a GPU that another release ran on: what it costs is not known here."""
     try:
-        return container_rate([parse_gpu(gpu)])
-    except ValueError:
+        return container_rate([parse_gpu(gpu)], context.rates)
+    except (ValueError, NotReadyError):
         return None
 
 

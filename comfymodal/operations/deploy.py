@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from comfymodal.costs.rates import hourly_text, money_json
+from comfymodal.costs.rates import money_json
 from comfymodal.errors import NotReadyError, ProjectError
 from comfymodal.operations.context import Context
+from comfymodal.operations.costs_rates import refreshing
 from comfymodal.operations.deploy_results import ChangeShown, DeployReport
 from comfymodal.operations.desk import Desk
 
@@ -17,7 +18,7 @@ def deploy(context: Context, desk: Desk, *, is_dry_run: bool, is_forced: bool) -
     Raises `ProjectError` for what Modal would refuse, `NotReadyError` after a no and for a deployment that is unsound.
     """
     from comfymodal.targets.modal import deployment
-    from comfymodal.targets.modal.deploy_words import describe_deploy, idle_per_month, rate_of
+    from comfymodal.targets.modal.deploy_words import describe_deploy, idle_per_month, per_hour
     from comfymodal.targets.modal.limits import notices, refusals
     from comfymodal.targets.modal.names import app_name
     from comfymodal.targets.modal.plan import changes, describe, fingerprint, rebuild_minutes
@@ -45,8 +46,8 @@ def deploy(context: Context, desk: Desk, *, is_dry_run: bool, is_forced: bool) -
         volumes_created=tuple(spec.volumes[role].name for role in missing),
         build_minutes=rebuild_minutes(described, after),
         gpu=" or ".join(spec.containers.gpus),
-        per_hour=hourly_text(rate_of(spec)),
-        idle_per_month=money_json(idle_per_month(spec)),
+        per_hour=per_hour(spec),
+        idle_per_month=None if (idle := idle_per_month(spec)) is None else money_json(idle),
         custom_nodes=len(spec.image.custom_nodes),
         comfyui_version=spec.image.comfyui_version,
         classes=None,
@@ -57,6 +58,7 @@ def deploy(context: Context, desk: Desk, *, is_dry_run: bool, is_forced: bool) -
         raise NotReadyError("nothing was deployed", hint="comfymodal deploy --dry-run shows what would change")
     for role in missing:
         volumes.create(role)
-    deployment.deploy(spec, desk.event, is_forced=is_forced)
+    with refreshing(context):
+        deployment.deploy(spec, desk.event, is_forced=is_forced)
     nodes = deployment.kept_nodes(spec) or {}
     return replace(report, status="deployed", classes=len(nodes.get("object_info") or ()))

@@ -30,7 +30,7 @@ class DeployReport:
     build_minutes: float
     gpu: str
     per_hour: str
-    idle_per_month: str
+    idle_per_month: str | None
     custom_nodes: int
     comfyui_version: str
     classes: int | None

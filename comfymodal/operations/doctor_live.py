@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from comfymodal.costs.rates import cpu_rate, money_json, money_text
+from comfymodal.costs.rates import Rate, cpu_rate, money_json, money_text
 from comfymodal.errors import NotReadyError
 from comfymodal.operations.desk import Desk, Question
 from comfymodal.operations.examine import Check, Finding, Told, examine, row_of
@@ -22,7 +22,7 @@ def examine_live(spec: ModalSpec, told: Told, desk: Desk) -> tuple[Told, str | N
     broken = [row.check for row, _ in told if row.status in ("fail", "skipped") and row.check not in NOT_NEEDED]
     if broken:
         return [row_of("live", Finding("skipped", f"cannot be told without: {broken[0]}"))], None
-    if (refused := _ask(desk)) is not None:
+    if (refused := _ask(spec, desk)) is not None:
         return [row_of("live", refused)], None
     desk.event({"type": "phase", "phase": "live"})
     began = time.monotonic()
@@ -31,14 +31,14 @@ def examine_live(spec: ModalSpec, told: Told, desk: Desk) -> tuple[Told, str | N
     ended = examine([Check("live: end", lambda: _prove(spec, desk, proofs))])
     from comfymodal.targets.modal.live import SCALEDOWN_S
 
-    return [*proofs, *ended], money_json(cpu_rate().cost(time.monotonic() - began + SCALEDOWN_S))
+    return [*proofs, *ended], money_json(_rate(spec).cost(time.monotonic() - began + SCALEDOWN_S))
 
 
-def _ask(desk: Desk) -> Finding | None:
+def _ask(spec: ModalSpec, desk: Desk) -> Finding | None:
     """None is a yes."""
     from comfymodal.targets.modal.live import WORST_S
 
-    rate = cpu_rate()
+    rate = _rate(spec)
     details = (
         f"about 15 s, never more than {WORST_S} s, at {money_text(rate.cost(3600))}/h: "
         f"{money_text(rate.cost(15))}, at worst {money_text(rate.cost(WORST_S))}",
@@ -49,6 +49,11 @@ def _ask(desk: Desk) -> Finding | None:
         return None if desk.confirm(Question(summary, details, "Start it?")) else Finding("skipped", "not started")
     except NotReadyError as error:
         return Finding("fail", error.message, error.hint, error.exit_code)
+
+
+def _rate(spec: ModalSpec) -> Rate:
+    # This app is not bound to the project's region.
+    return cpu_rate(spec.rates.in_region(None))
 
 
 def _prove(spec: ModalSpec, desk: Desk, proofs: Told) -> Finding:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from comfymodal.costs.rates import (
+    LIST,
     Rate,
+    RateTable,
     container_rate,
     cpu_rate,
     hourly_text,
@@ -17,6 +19,7 @@ from comfymodal.costs.rates import (
     sync_rate,
     training_rate,
 )
+from comfymodal.errors import NotReadyError
 from comfymodal.operations.fleet_results import ContainerView, Does
 from comfymodal.operations.views import iso_time
 from comfymodal.targets.modal import fleet
@@ -35,6 +38,7 @@ class Wanted:
     minimum: int
     scaledown_window_s: float | None
     boot_timeout_s: float
+    rates: RateTable = LIST
 
 
 UNKNOWN = Wanted((), 0, None, 600.0)
@@ -62,7 +66,7 @@ class Priced:
 
 def wanted_by(spec: ModalSpec) -> Wanted:
     wanted = spec.containers
-    return Wanted(wanted.gpus, wanted.min_containers, wanted.scaledown_window_s, wanted.boot_timeout_s)
+    return Wanted(wanted.gpus, wanted.min_containers, wanted.scaledown_window_s, wanted.boot_timeout_s, spec.rates)
 
 
 def look_at(spec: ModalSpec, app_id: str, warmth: Warmth | None) -> list[Priced]:
@@ -84,7 +88,7 @@ def look_at_others(spec: ModalSpec, apps: Mapping[str, str]) -> list[Priced]:
     found: list[Priced] = []
     for kind, options in (("sync", SYNC_FUNCTION), ("train", TRAIN_CONTAINERS)):
         if (app_id := apps.get(app_name(spec.project, kind))) is not None:
-            wanted = Wanted((), 0, float(options["scaledown_window"]), float(options["startup_timeout"]))
+            wanted = Wanted((), 0, float(options["scaledown_window"]), float(options["startup_timeout"]), spec.rates)
             found += _look_at_app(spec, app_id, wanted, is_cpu=kind == "sync")
     return found
 
@@ -97,9 +101,10 @@ def _look_at_app(spec: ModalSpec, app_id: str, wanted: Wanted, *, is_cpu: bool) 
     for one in containers:
         run = runs.get(one.id)
         does, why = _reason(one, run, wanted, now)
-        seen = (
-            _on_cpu(one, does, why, sync_rate(), now) if is_cpu else _view(one, _gpus_of(run, None, wanted), run, now)
-        )
+        if is_cpu:
+            seen = _on_cpu(one, (does, why), _known(sync_rate, wanted.rates), now)
+        else:
+            seen = _view(one, _gpus_of(run, None, wanted), run, wanted.rates, now)
         run_id = run.run_id if run is not None and does == "runs" else None
         found.append(replace(seen, view=replace(seen.view, does=does, why=why, run_id=run_id)))
     return found
@@ -122,13 +127,13 @@ def explain(
     for one in containers:
         if one.id == helpers.keeper:
             doing = "kept another one warm, ends by itself" if warmth is None else "keeps another one warm"
-            found.append(_helper(one, "keeps warm", doing, now))
+            found.append(_helper(one, ("keeps warm", doing), wanted, now))
             continue
         run = runs.get(one.id)
         # Which of them Modal does not say: a deploy's inspection comes before any render.
         if run is None and others > 0:
             others -= 1
-            found.append(_helper(one, "inspects", "a deploy's inspection, ends by itself", now))
+            found.append(_helper(one, ("inspects", "a deploy's inspection, ends by itself"), wanted, now))
             continue
         gpus = _gpus_of(run, warmth, wanted)
         does, why = _reason(one, run, wanted, now)
@@ -138,7 +143,7 @@ def explain(
         elif does != "runs" and minimum_left > 0 and set(gpus) <= set(wanted.gpus):
             minimum_left -= 1
             does, why = "minimum", f"comfyui.min_containers={wanted.minimum}"
-        view = _view(one, gpus, run, now)
+        view = _view(one, gpus, run, wanted.rates, now)
         run_id = run.run_id if run is not None and does == "runs" else None
         found.append(Priced(replace(view.view, does=does, why=why, run_id=run_id), view.rate))
     return found
@@ -175,42 +180,57 @@ def _is_of_pool(gpus: tuple[str, ...], warmth: Warmth, wanted: Wanted) -> bool:
     return gpus == ((warmth.gpu,) if warmth.gpu else wanted.gpus)
 
 
-def _helper(one: LiveContainer, does: Does, why: str, now: float) -> Priced:
-    return _on_cpu(one, does, why, cpu_rate(), now)
+def _helper(one: LiveContainer, reason: tuple[Does, str], wanted: Wanted, now: float) -> Priced:
+    return _on_cpu(one, reason, _known(cpu_rate, wanted.rates), now)
 
 
-def _on_cpu(one: LiveContainer, does: Does, why: str, rate: Rate, now: float) -> Priced:
-    view = _view(one, (), None, now).view
-    text = f"{money_text(rate.nanodollars_per_s * 3600)}/h"
+def _on_cpu(one: LiveContainer, reason: tuple[Does, str], rate: Rate | None, now: float) -> Priced:
+    does, why = reason
+    return _priced(replace(_bare(one, now), does=does, why=why, gpu="CPU"), rate)
+
+
+def _view(one: LiveContainer, gpus: tuple[str, ...], run: ContainerRun | None, rates: RateTable, now: float) -> Priced:
+    rate = rate_of(gpus, rates, memory_gib=run.memory_gib if run is not None else None)
+    return _priced(replace(_bare(one, now), gpu=" or ".join(gpus) or None), rate)
+
+
+def _priced(view: ContainerView, rate: Rate | None) -> Priced:
+    if rate is None:
+        return Priced(view, None)
     usd = money_json(rate.nanodollars_per_s * 3600)
-    return Priced(replace(view, does=does, why=why, gpu="CPU", usd_per_hour=usd, per_hour=text), rate)
+    return Priced(replace(view, usd_per_hour=usd, per_hour=hourly_text(rate)), rate)
 
 
-def _view(one: LiveContainer, gpus: tuple[str, ...], run: ContainerRun | None, now: float) -> Priced:
-    rate = rate_of(gpus, memory_gib=run.memory_gib if run is not None else None)
-    view = ContainerView(
+def _bare(one: LiveContainer, now: float) -> ContainerView:
+    return ContainerView(
         id=one.id,
         app=one.app,
         does="idle",
         why="",
         run_id=None,
-        gpu=" or ".join(gpus) or None,
+        gpu=None,
         started_at=None if one.started_at is None else iso_time(one.started_at),
         age_s=None if one.started_at is None else round(max(0.0, now - one.started_at), 1),
-        usd_per_hour=None if rate is None else money_json(rate.nanodollars_per_s * 3600),
-        per_hour=None if rate is None else hourly_text(rate),
+        usd_per_hour=None,
+        per_hour=None,
     )
-    return Priced(view, rate)
 
 
-def rate_of(gpus: Sequence[str], *, memory_gib: int | None = None) -> Rate | None:
+def rate_of(gpus: Sequence[str], rates: RateTable, *, memory_gib: int | None = None) -> Rate | None:
     """None when a GPU has no price: a name that came after this release. A training says how much memory it has."""
     try:
         choices = [parse_gpu(gpu) for gpu in gpus]
         if memory_gib is not None and len(choices) == 1:
-            return training_rate(choices[0], memory_gib)
-        return container_rate(choices)
-    except ValueError:
+            return training_rate(choices[0], memory_gib, rates)
+        return container_rate(choices, rates)
+    except (ValueError, NotReadyError):
+        return None
+
+
+def _known(price: Callable[[RateTable], Rate], rates: RateTable) -> Rate | None:
+    try:
+        return price(rates)
+    except NotReadyError:
         return None
 
 

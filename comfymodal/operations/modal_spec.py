@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from comfymodal.costs.live_rates import current_table, rates_file
+from comfymodal.costs.rates import RateTable
 from comfymodal.errors import ProjectError
 from comfymodal.operations.ends import remote_of
 from comfymodal.storage.rclone.session import region_of
@@ -35,7 +38,16 @@ def modal_spec(project: Project, state: Path) -> ModalSpec:
         training=_training(project.training),
         state=state,
         mounts={name: _mount(project, mount) for name, mount in project.mounts.items()},
+        region=project.modal.region,
+        rates=price_table(project, state),
     )
+
+
+def price_table(project: Project, state: Path) -> RateTable:
+    """What prices the project's containers now: its workspace's own prices while they are fresh, else our list."""
+    modal = project.modal
+    path = rates_file(state, modal.workspace, modal.environment)
+    return current_table(path, now=time.time(), workspace=modal.workspace).in_region(modal.region)
 
 
 def _volume(volume: Any) -> VolumeSpec:

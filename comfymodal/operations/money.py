@@ -10,7 +10,6 @@ from typing import Any
 from comfymodal.costs.budget import Limit, fit
 from comfymodal.costs.estimate import Estimate, estimate
 from comfymodal.costs.rates import (
-    AS_OF,
     SYNC_CONTAINER_CORES,
     SYNC_CONTAINER_GIB,
     GpuChoice,
@@ -68,7 +67,7 @@ class Price:
             "worst_usd": money_json(self.estimate.worst),
             "deadline_s": self.deadline_s,
             "is_shortened": self.is_shortened,
-            "as_of": AS_OF,
+            "as_of": self.rate.as_of,
         }
 
 
@@ -82,7 +81,7 @@ def price_run(run: Run, context: Context, desk: Desk, *, max_cost: int | None) -
     job = run.request["job"]
     containers = context.modal_spec().containers
     choices = [parse_gpu(name) for name in ((job["gpu"],) if job.get("gpu") else containers.gpus)]
-    rate = container_rate(choices)
+    rate = container_rate(choices, context.rates)
     seconds = context.ledger.seconds_of(run.request["workflow"]["sha256"], rate.gpu)
     typical_s = sorted(seconds)[len(seconds) // 2] if seconds else None
     wanted_s = max(1.0, containers.timeout_s - CLOSING_S)
@@ -97,7 +96,7 @@ def price_sync(run: Run, context: Context, desk: Desk) -> tuple[Run, Price | Non
     """As `price_run`, for a run that moves files: how long it takes nobody knows, so only its limit is told."""
     if run.target != "modal":
         return run, None
-    rate, wanted_s = sync_rate(), SYNC_TIMEOUT_S - CLOSING_S
+    rate, wanted_s = sync_rate(context.rates), SYNC_TIMEOUT_S - CLOSING_S
     around = {"startup_s": SYNC_STARTUP_S, "scaledown_window_s": IDLE_S}
     allowed = allow(context, desk, partial(fit, rate, wanted_s, typical_s=None, **around), max_cost=None)
     told = estimate(rate, typical_s=None, deadline_s=allowed.deadline_s, **around)
@@ -116,7 +115,7 @@ def price_train(
     if run.target != "modal":
         return run, None
     job, wanted_s = run.request["job"], context.project.training.timeout
-    rate = training_rate(parse_gpu(job["gpu"]), int(job.get("memory_gib") or 0))
+    rate = training_rate(parse_gpu(job["gpu"]), int(job.get("memory_gib") or 0), context.rates)
     typical_s = job["origin"].get("run_s")
     around = {"startup_s": TRAIN_STARTUP_S, "scaledown_window_s": TRAIN_IDLE_S}
     how = partial(fit, rate, wanted_s, typical_s=typical_s, **around)
@@ -130,7 +129,7 @@ def _priced(run: Run, price: Price, context: Context, *, window_s: float, choice
     job = run.request["job"]
     rate: dict[str, Any] = {**price.rate.to_dict(), "window_s": window_s}
     if len(choices) > 1:
-        rate["choices"] = {each.label: container_rate([each]).nanodollars_per_s for each in choices}
+        rate["choices"] = {each.label: container_rate([each], context.rates).nanodollars_per_s for each in choices}
     origin = {**job["origin"], "rate": rate, "tag": context.project.costs.tag or ""}
     more = {"deadline_s": price.deadline_s, "is_budget_deadline": price.is_shortened, "origin": origin}
     return replace(run, request={**run.request, "job": {**job, **more}}, rate=rate)

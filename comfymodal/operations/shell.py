@@ -67,7 +67,7 @@ def _beside(spec: ModalSpec) -> ShellPlan:
     if missing := [spec.volumes[role].name for role in Volumes(spec).missing()]:
         raise NotReadyError(f"there is no volume {', '.join(missing)} yet", hint="comfymodal setup")
     words = [word for name in volumes for word in ("--volume", name)]
-    rate = cpu_rate().nanodollars_per_s * SANDBOX_FACTOR * 3600
+    rate = cpu_rate(spec.rates.in_region(None)).nanodollars_per_s * SANDBOX_FACTOR * 3600
     return ShellPlan(
         argv=(*MODAL, "shell", *words, *environment_flag(spec.environment)),
         container_id=None,

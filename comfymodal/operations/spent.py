@@ -19,10 +19,12 @@ def cost_of(run: Run, outcome: Mapping[str, Any]) -> int | None:
     if run.rate is None or not isinstance(container, Mapping):
         return None
     choice = _choice(run, outcome)
-    per_s = int(run.rate["choices"][choice]) if choice else int(run.rate["nanodollars_per_s"])
-    rate = Rate(per_s, 0, gpu=str(run.rate["gpu"]), as_of=str(run.rate["as_of"]))
+    priced = {**run.rate, "nanodollars_per_s": run.rate["choices"][choice]} if choice else run.rate
     return run_cost(
-        rate, container, started_at=float(container["started_at"]), ended_at=float(container["ended_at"])
+        Rate.from_dict(priced),
+        container,
+        started_at=float(container["started_at"]),
+        ended_at=float(container["ended_at"]),
     ).nanodollars
 
 

@@ -274,6 +274,7 @@ def _with_forecast(done: SyncReport, draft: Draft, context: Context) -> SyncRepo
         listed_files=view["files"].get("there", 0),
         on_modal=draft.target == "modal",
         seconds=eta_s,
+        table=context.rates,
     )
     told: dict[str, Any] = {**cost.to_dict(), "lines": list(cost.lines())}
     return replace(done, pairs=(cast("PairView", {**view, "eta_s": eta_s, "cost": told}),))

@@ -177,8 +177,8 @@ def _check(
         wanted = None
     plan = _plan(request, accepted, looked, config, places)
     if config is not None and isinstance(wanted, Wanted):
-        is_priced = not request.is_check and places.target == "modal"
-        plan = replace(plan, needs=needs_of(config, wanted, looked.all_reports, is_priced=is_priced))
+        table = places.rates if not request.is_check and places.target == "modal" else None
+        plan = replace(plan, needs=needs_of(config, wanted, looked.all_reports, table))
         place = {"--gpu": "flag", "the config": source.where(("gpu",))}.get(wanted.by, wanted.by)
         offloads = subject.model.get("layer_offloading") is True
         assert plan.needs is not None

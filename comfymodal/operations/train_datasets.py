@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from comfymodal.costs.rates import LIST, RateTable
 from comfymodal.operations.desk import Desk
 from comfymodal.operations.train_results import DatasetView, ProblemView
 from comfymodal.project.folders import state_folder
@@ -40,6 +41,8 @@ class Places:
     warnings: tuple[str, ...] = ()
     gpu: str | None = None
     """The project's."""
+    rates: RateTable = LIST
+    """What Modal asks for its containers."""
 
 
 def read_places(
@@ -52,10 +55,19 @@ def read_places(
 
 def places_of(project: Project, state: Path, warnings: tuple[str, ...] = ()) -> Places:
     """The same of a project that was read."""
+    from comfymodal.operations.modal_spec import price_table
+
     volumes = {role: getattr(project.volumes, role) for role in _MOUNTS}
     folders = {role: each.path or state / "volumes" / each.name for role, each in volumes.items()}
     names = {role: each.name for role, each in volumes.items()}
-    return Places(project.target, folders if project.target == "local" else {}, names, warnings, project.training.gpu)
+    return Places(
+        project.target,
+        folders if project.target == "local" else {},
+        names,
+        warnings,
+        project.training.gpu,
+        price_table(project, state),
+    )
 
 
 @dataclass(slots=True)

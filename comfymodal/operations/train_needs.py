@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from comfymodal.costs.rates import (
-    AS_OF,
     GPUS,
     GpuChoice,
+    RateTable,
     hourly_text,
     money_json,
     money_text,
     parse_gpu,
     training_rate,
 )
-from comfymodal.errors import UsageError
+from comfymodal.errors import NotReadyError, UsageError
 from comfymodal.operations.train_datasets import Places
 from comfymodal.operations.train_results import CostView, NeedsView, ProblemView
 from comfymodal.training.ai_toolkit.accept import Accepted
@@ -79,9 +79,12 @@ def wanted_gpu(
 
 
 def needs_of(
-    config: TrainingConfig, wanted: Wanted, reports: Sequence[DatasetReport] | None, *, is_priced: bool
+    config: TrainingConfig, wanted: Wanted, reports: Sequence[DatasetReport] | None, table: RateTable | None
 ) -> NeedsView:
-    """`reports` of all datasets; without them a typical picture is as large as the resolution allows."""
+    """`reports` of all datasets; without them a typical picture is as large as the resolution allows.
+
+    No cost without a table.
+    """
     load = load_of(config, mean_area(reports) if reports else None)
     memory, disk, time = memory_need(load), _disk(config, load, reports), _time(config, load, wanted, reports)
     step = step_time(load, wanted.choice.name)
@@ -105,7 +108,7 @@ def needs_of(
         run_high_s=round(time.high) if time else None,
         time_certainty=time.certainty if time else None,
         risk_s=round(risk_s(step, config.save_every)) if step else None,
-        cost=_cost(wanted, time, host_memory_gb(load)) if time and is_priced else None,
+        cost=_cost(wanted, time, host_memory_gb(load), table) if time and table else None,
     )
 
 
@@ -169,9 +172,12 @@ def _time(
     return run_time(load, step, work)
 
 
-def _cost(wanted: Wanted, time: RunTime, memory_gib: int | None) -> CostView:
-    rate = training_rate(wanted.choice, memory_gib or 0)
+def _cost(wanted: Wanted, time: RunTime, memory_gib: int | None, table: RateTable) -> CostView | None:
+    try:
+        rate = training_rate(wanted.choice, memory_gib or 0, table)
+    except NotReadyError:
+        return None
     likely, low, high = (rate.cost(seconds) for seconds in (time.seconds, time.low, time.high))
     words = f"about {money_text(likely)} ({money_text(low)} to {money_text(high)})"
     told: dict[str, Any] = {"usd": money_json(likely), "low_usd": money_json(low), "high_usd": money_json(high)}
-    return CostView(**told, words=words, per_hour=hourly_text(rate), as_of=AS_OF)
+    return CostView(**told, words=words, per_hour=hourly_text(rate), as_of=rate.as_of)

@@ -87,8 +87,8 @@ def _require_deployed(spec: ModalSpec, desk: Desk) -> None:
 
 def _price(pool: str | None, spec: ModalSpec, for_s: float, *, is_replacing: bool, is_dry_run: bool) -> KeptWarm:
     """Of the container, and of the CPU that lets it go at the end."""
-    rate = container_rate([parse_gpu(name) for name in ((pool,) if pool else spec.containers.gpus)])
-    nanodollars = rate.cost(for_s) + cpu_rate().cost(for_s)
+    rate = container_rate([parse_gpu(name) for name in ((pool,) if pool else spec.containers.gpus)], spec.rates)
+    nanodollars = rate.cost(for_s) + cpu_rate(spec.rates).cost(for_s)
     return KeptWarm(
         until=iso_time(time.time() + for_s),
         gpu=pool or " or ".join(spec.containers.gpus),

@@ -10,6 +10,7 @@ from comfymodal.errors import ComfymodalError
 from comfymodal.operations.results import RunReport
 from comfymodal.operations.sync_results import SyncReport
 from comfymodal.output.compare_tables import compare_end, compare_lines, compare_table
+from comfymodal.output.costs_tables import costs_table
 from comfymodal.output.deploy_tables import deploy_table
 from comfymodal.output.desk import TerminalDesk
 from comfymodal.output.engine_tables import engine_table
@@ -41,6 +42,7 @@ def show(
         or setup_table(result)
         or fleet_table(result)
         or models_table(result)
+        or costs_table(result)
         or train_table(result)
         or compare_table(result)
         or sync_table(result, limit=SHOWN_PATHS if sys.stdout.isatty() else None, is_verbose=is_verbose)

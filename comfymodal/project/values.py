@@ -197,6 +197,9 @@ ProjectName = Annotated[
 ModalName = Annotated[
     str, *matching("[A-Za-z0-9][A-Za-z0-9._-]{0,63}", "1 to 64 letters, digits, dots, dashes and underscores")
 ]
+ModalRegion = Annotated[
+    str, *matching("[a-z][a-z0-9]*(-[a-z0-9]+)*", "a region of Modal's in small letters, for example eu or us-west")
+]
 VolumeVersion = Annotated[Literal[1, 2], BeforeValidator(_refuse_other_versions)]
 CustomNodes = Annotated[
     tuple[Annotated[str, *checked(check_custom_node, NODE_PATTERN)], ...], AfterValidator(check_no_node_twice)

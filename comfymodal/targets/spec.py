@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from comfymodal.comfyui.find import EngineWish
+
+if TYPE_CHECKING:
+    from comfymodal.costs.rates import RateTable
 
 Snapshot = Literal["off", "cpu", "gpu"]
 
@@ -92,6 +95,13 @@ class TrainSpec:
     retries: int
 
 
+def _price_list() -> RateTable:
+    # Containers, which know this module, have no prices.
+    from comfymodal.costs.rates import LIST
+
+    return LIST
+
+
 @dataclass(frozen=True, slots=True)
 class ModalSpec:
     """Modal as a target. `state` is where answers that are slow to get are kept on this machine."""
@@ -107,6 +117,10 @@ class ModalSpec:
     state: Path
     mounts: Mapping[str, MountSpec] = field(default_factory=dict)
     """By name, in the order in which models are looked for; all of them after the models volume."""
+    region: str | None = None
+    """Where containers may run only; None for anywhere."""
+    rates: RateTable = field(default_factory=_price_list)
+    """What is asked for containers there, as far as it is known here."""
 
     @property
     def render_volumes(self) -> Mapping[str, VolumeSpec]:

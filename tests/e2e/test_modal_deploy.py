@@ -21,6 +21,7 @@ WHOLE = """\
   snapshot: gpu
   secrets: [my-node-secret]
   env: {NODE_MODE: fast}
+modal: {region: eu}
 """
 
 
@@ -64,11 +65,18 @@ def test_everything_in_the_project_file_reaches_modal(make_modal_cli: MakeCli) -
     assert mounts == {"/volumes/models": True, "/volumes/inputs": False, "/volumes/outputs": False}
     assert len(asked["secret_ids"]) == 1
 
+    assert asked["scheduler_placement"]["regions"] == ["eu"]
+    assert done.json["data"]["per_hour"] == "up to $3.38/h"
+    # The workspace's own prices came along, and price what follows.
+    rates = cli("costs", "rates", "--json").json["data"]
+    assert (rates["source"], rates["region"]) == ("workspace", "eu")
+
     # What inspects and what keeps warm reads nothing of the operator's, and runs on no GPU.
     for name in ("inspect", "keep_warm"):
         other = _function(created(cli, name))
         assert not other.get("volume_mounts")
         assert not other.get("secret_ids")
+        assert other["scheduler_placement"]["regions"] == ["eu"]
         assert not other.get("resources", {}).get("gpu_config", {}).get("gpu_type")
     tags = [request["body"]["tags"] for request in cli.cloud.requests("AppSetTags")][-1]
     assert tags == {

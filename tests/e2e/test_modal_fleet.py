@@ -67,7 +67,7 @@ def test_a_run_is_seen_looked_into_and_stopped_with_what_it_finished(make_modal_
     fetched = cli("runs", "fetch", run["id"], "--json")
 
     assert [one["task_id"] for one in before] == [busy["id"]]
-    assert (busy["run_id"], busy["gpu"], busy["usd_per_hour"]) == (run["id"], "L40S", "2.395584")
+    assert (busy["run_id"], busy["gpu"], busy["usd_per_hour"]) == (run["id"], "L40S", "2.3951772")
     assert f"{busy['id']}\tL40S, $2.40/h, up " in status
     assert f"runs {run['id']}\n" in status
     assert "ends it: comfymodal stop" in status
@@ -150,7 +150,7 @@ def test_a_second_warm_replaces_the_first_a_deploy_does_not_end_it_and_off_does(
     off = cli("warm", "--off")
     again = cli("warm", "--off")
 
-    assert (second["gpu"], second["replaced"], second["per_hour"]) == ("H100", True, "$4.39/h")
+    assert (second["gpu"], second["replaced"], second["per_hour"]) == ("H100", True, "$4.40/h")
     assert warm["why"].startswith("warm until ")
     assert would.stdout.startswith("would end what was kept warm until ")
     assert off.stdout.startswith("ended what was kept warm until ")

@@ -49,21 +49,21 @@ def build_app(spec: ModalSpec) -> modal.App:
         max_containers=wanted.max_containers,
         buffer_containers=wanted.buffer_containers,
         retries=modal.Retries(max_retries=RETRIES, initial_delay=1.0, backoff_coefficient=2.0),
+        region=spec.region,
         **_snapshot(wanted.snapshot),
     )
     render(containers.RenderBox if wanted.snapshot == "off" else containers.SnapshotRenderBox)
     # No volume and no secret: these read nothing of the operator's. Each is called once in a while, so none lingers.
-    app.function(
-        image=image, name=INSPECT_FUNCTION, timeout=int(wanted.boot_timeout_s) + 300, cpu=2.0, scaledown_window=2
-    )(containers.inspect)
-    app.function(
-        image=image, name=KEEP_WARM_FUNCTION, timeout=DAY_S, retries=RETRIES, max_containers=1, scaledown_window=2
-    )(containers.keep_warm)
+    helper: dict[str, Any] = {"image": image, "scaledown_window": 2, "region": spec.region}
+    app.function(name=INSPECT_FUNCTION, timeout=int(wanted.boot_timeout_s) + 300, cpu=2.0, **helper)(containers.inspect)
+    app.function(name=KEEP_WARM_FUNCTION, timeout=DAY_S, retries=RETRIES, max_containers=1, **helper)(
+        containers.keep_warm
+    )
     if buckets:
         # Starting at all proves that the keys open the buckets, before a GPU is paid for.
-        app.function(
-            image=image, name=LIST_MOUNTS_FUNCTION, volumes=buckets, timeout=LIST_TIMEOUT_S, scaledown_window=2
-        )(containers.list_mounts)
+        app.function(name=LIST_MOUNTS_FUNCTION, volumes=buckets, timeout=LIST_TIMEOUT_S, **helper)(
+            containers.list_mounts
+        )
     return app
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from comfymodal.costs.rates import Rate, container_rate, hourly_text, money_text, parse_gpu
+from comfymodal.errors import NotReadyError
 from comfymodal.targets.base import Setup
 from comfymodal.targets.modal.names import app_name
 from comfymodal.targets.modal.plan import changes, describe, rebuild_minutes
@@ -31,10 +32,9 @@ def describe_deploy(
     if spec.mounts:
         details.append("what containers read from mounts is downloaded each time, and billed by the bucket's vendor")
     idle = idle_per_month(spec)
-    kept = (
-        f"comfyui.min_containers costs {money_text(idle)} per month, used or not" if idle else "idle it costs nothing"
-    )
-    details.append(f"a container costs {hourly_text(rate_of(spec))} while it lives; {kept}")
+    told = "an unknown amount" if idle is None else money_text(idle)
+    kept = "idle it costs nothing" if idle == 0 else f"comfyui.min_containers costs {told} per month, used or not"
+    details.append(f"a container costs {per_hour(spec)} while it lives; {kept}")
     return Setup(
         summary=f"nothing of this project is deployed on Modal yet; deploy {name}"
         if is_first
@@ -46,11 +46,22 @@ def describe_deploy(
     )
 
 
-def rate_of(spec: ModalSpec) -> Rate:
-    """What a render container costs while it lives."""
-    return container_rate([parse_gpu(name) for name in spec.containers.gpus])
+def per_hour(spec: ModalSpec) -> str:
+    """What a render container costs while it lives, in words."""
+    rate = _rate_of(spec)
+    return "an unknown amount per hour" if rate is None else hourly_text(rate)
 
 
-def idle_per_month(spec: ModalSpec) -> int:
-    """Nanodollars for the containers that are kept whether anybody renders or not."""
-    return rate_of(spec).cost(MONTH_S) * spec.containers.min_containers
+def idle_per_month(spec: ModalSpec) -> int | None:
+    """Nanodollars for the containers that are kept whether anybody renders or not; None where no price is known."""
+    if spec.containers.min_containers == 0:
+        return 0
+    rate = _rate_of(spec)
+    return None if rate is None else rate.cost(MONTH_S) * spec.containers.min_containers
+
+
+def _rate_of(spec: ModalSpec) -> Rate | None:
+    try:
+        return container_rate([parse_gpu(name) for name in spec.containers.gpus], spec.rates)
+    except NotReadyError:
+        return None

@@ -61,6 +61,7 @@ def fingerprint(spec: ModalSpec) -> str:
         "mounts": {role: [MOUNT_ROOT, volume.name] for role, volume in spec.render_volumes.items()},
         "buckets": [[name, _fields(mount)] for name, mount in spec.mounts.items()],
         "containers": _fields(spec.containers),
+        "region": spec.region,
         "sources": sources_hash(),
     }
     return _hash(deployed)
@@ -74,6 +75,7 @@ def sync_fingerprint(spec: ModalSpec) -> str:
         "python": PYTHON,
         "packages": SYNC_PACKAGES,
         "function": SYNC_FUNCTION,
+        "region": spec.region,
         "sources": sources_hash("sync"),
     }
     return _hash(deployed)
@@ -88,6 +90,7 @@ def train_fingerprint(spec: ModalSpec) -> str:
         "steps": [_step_hash(step) for step in training_steps(spec.training)],
         "env": training_env(),
         "function": TRAIN_CONTAINERS,
+        "region": spec.region,
         "sources": sources_hash("train"),
     }
     return _hash(deployed)
@@ -125,6 +128,7 @@ def describe(spec: ModalSpec) -> dict[str, Any]:
     # Image first: the order in which changes are told is the order of their cost.
     for name, value in {**_fields(spec.image), **_fields(spec.containers)}.items():
         settings[f"comfyui.{_WORDS.get(name, name.removesuffix('_s'))}"] = value
+    settings["modal.region"] = spec.region
     steps = [
         {"name": step.name, "key": step.key, "minutes": step.minutes, "hash": _step_hash(step)}
         for step in image_steps(spec.image)

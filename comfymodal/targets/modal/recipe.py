@@ -65,8 +65,11 @@ _SMOKE: Final = (
 )
 """Imports every architecture, without a GPU: a package that does not fit is met here and not at a GPU's price."""
 
-OPERATORS_SIDE: Final = ("cli", "costs", "operations", "output", "project", "runs")
-"""Packages of ours that no container imports: they stay at home, so an edit there replaces no warm container."""
+OPERATORS_SIDE: Final = (
+    *("cli", "costs", "notify", "operations", "output", "project", "runs"),
+    *("targets/billing.py", "targets/modal/billing.py"),
+)
+"""Parts of ours that no container imports: they stay at home, so an edit there replaces no warm container."""
 
 _BEHIND_API: Final = tuple(
     f"targets/modal/volume_{name}.py" for name in ("download", "lease", "mover", "sent", "side", "tally", "upload")

@@ -23,7 +23,7 @@ def sync_app(spec: ModalSpec) -> CarryApp:
         fingerprint=sync_fingerprint(spec),
         function=CARRY_FUNCTION,
         body=carrier.carry,
-        options={**SYNC_FUNCTION, "retries": retries},
+        options={**SYNC_FUNCTION, "retries": retries, "region": spec.region},
         make_image=sync_image,
         why="files on Modal are moved by an app of their own",
         details=(

@@ -31,7 +31,7 @@ def train_app(spec: ModalSpec) -> CarryApp:
         fingerprint=train_fingerprint(spec),
         function=TRAIN_FUNCTION,
         body=train_carrier.train,
-        options=TRAIN_CONTAINERS,
+        options={**TRAIN_CONTAINERS, "region": spec.region},
         make_image=functools.partial(train_image, spec),
         why="trainings on Modal have an app of their own",
         details=(

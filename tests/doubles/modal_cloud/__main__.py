@@ -22,6 +22,7 @@ from tests.doubles.modal_cloud.cloud import Cloud
 from tests.doubles.modal_cloud.containers import Containers, Settings, can_isolate
 from tests.doubles.modal_cloud.control import Control
 from tests.doubles.modal_cloud.rpc_apps import AppRpc
+from tests.doubles.modal_cloud.rpc_billing import BillingRpc
 from tests.doubles.modal_cloud.rpc_calls import CallRpc
 from tests.doubles.modal_cloud.rpc_containers import ContainerRpc
 from tests.doubles.modal_cloud.rpc_dicts import DictRpc
@@ -84,7 +85,15 @@ async def serve(folder: Path, sockets: Path, settings: Settings, *, until_eof: b
     scheduler = Scheduler(cloud)
     volumes = VolumeRpc(cloud)
     services = [
-        *(WorkspaceRpc(cloud), ImageRpc(cloud), MountRpc(cloud), SecretRpc(cloud), DictRpc(cloud), volumes),
+        *(
+            WorkspaceRpc(cloud),
+            BillingRpc(cloud),
+            ImageRpc(cloud),
+            MountRpc(cloud),
+            SecretRpc(cloud),
+            DictRpc(cloud),
+            volumes,
+        ),
         *(AppRpc(cloud, scheduler), FunctionRpc(cloud), CallRpc(cloud, scheduler)),
         *(ContainerRpc(cloud, scheduler), LogRpc(cloud)),
     ]

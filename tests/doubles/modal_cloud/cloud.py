@@ -10,6 +10,7 @@ import string
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import NoReturn, Protocol
 
@@ -24,6 +25,26 @@ ENVIRONMENT = "main"
 WORKSPACE = "double"
 ALPHABET = string.ascii_letters + string.digits
 BUILDER_VERSION = "2025.06"
+
+# Names and form as Modal's own answer has them; the amounts are those of October 2026.
+RATES = {
+    "gpu_hour_cost_t4": "0.59000",
+    "gpu_hour_cost_l4": "0.80000",
+    "gpu_hour_cost_a10g": "1.10000",
+    "gpu_hour_cost_l40s": "1.95000",
+    "gpu_hour_cost_a100_40gb": "2.10000",
+    "gpu_hour_cost_a100_80gb": "2.50000",
+    "gpu_hour_cost_rtx6000": "3.03000",
+    "gpu_hour_cost_h100": "3.95000",
+    "gpu_hour_cost_h200": "4.54000",
+    "gpu_hour_cost_b200": "6.25000",
+    "gpu_hour_cost_b300": "7.10000",
+    "cpu_hour_cost": "0.04730",
+    "mem_gib_hour_cost": "0.00800",
+    "cpu_hour_cost_sandbox": "0.141900",
+    "mem_gib_hour_cost_sandbox": "0.024000",
+    "volume_storage_gib_month_cost": "0.09000",
+}
 
 PENDING, RUNNING, DONE = "pending", "running", "done"
 STARTING, IDLE, BUSY, ENDED = "starting", "idle", "busy", "ended"
@@ -177,8 +198,13 @@ class Container:
     name: str
     gpu: str
     generation: int
+    cores: float = 0.125
+    gib: float = 0.125
+    regions: tuple[str, ...] = ()
     state: str = STARTING
     enqueued_at: float = field(default_factory=time.time)
+    process_at: float = 0.0
+    """When its process was started: from then on it is billed."""
     started_at: float = 0.0
     finished_at: float = 0.0
     idle_since: float = 0.0
@@ -251,6 +277,35 @@ class Faults:
 
 
 @dataclass
+class Bills:
+    """What is asked, and how the bill is told. Containers are billed for more than they ask for if they use more."""
+
+    rates: dict[str, str] = field(default_factory=lambda: dict(RATES))
+    price: float = 1.0
+    """Everything costs so many times more: seconds of a test become dollars."""
+    used_with_gpu: tuple[float, float] = (0.0, 0.0)
+    used_without_gpu: tuple[float, float] = (0.0, 0.0)
+    """Cores and GiB."""
+    shift_s: float = 0.0
+    """How far the bill's clock is ahead: an hour can end while a test looks on."""
+    closed: str = ""
+    """The status with which the report is refused, if it is."""
+    is_late: bool = False
+    """The running hour is not told yet."""
+    collected: float = 1.0
+    """The part of each row that has been collected so far."""
+    extra: dict[str, str] = field(default_factory=dict)
+    """Dollars of further resources in every row, by their names."""
+
+    def scaled_rates(self) -> dict[str, str]:
+        """As they are told, and as they are billed."""
+        if self.price == 1.0:
+            return self.rates
+        factor = Decimal(str(self.price))
+        return {key: str(Decimal(text) * factor) for key, text in self.rates.items()}
+
+
+@dataclass
 class Cloud:
     folder: Path
     url: str = ""
@@ -273,6 +328,7 @@ class Cloud:
     logs: list[LogLine] = field(default_factory=list)
     requests: list[dict[str, object]] = field(default_factory=list)
     faults: Faults = field(default_factory=Faults)
+    bills: Bills = field(default_factory=Bills)
     bell: Bell = field(default_factory=Bell)
     """Rings whenever something changed that somebody may wait for."""
     log_count: int = 0

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -157,6 +158,7 @@ class Containers:
             start_new_session=True,
             preexec_fn=prepare_child,
         )
+        container.process_at = time.time()
         container.process = RunningProcess(process, is_flat=self._settings.is_flat)
         return process
 

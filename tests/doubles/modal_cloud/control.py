@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
 
 from aiohttp import web
 from grpclib import Status
@@ -126,6 +128,10 @@ class Control:
     def do_slow_blocks(self, bytes_per_s: int) -> None:
         """Volume blocks come at this rate; 0 for as fast as they can."""
         self._cloud.faults.block_bytes_per_s = bytes_per_s
+
+    def do_bill(self, **settings: Any) -> None:
+        """Set what the bill says, see `cloud.Bills`."""
+        self._cloud.bills = replace(self._cloud.bills, **settings)
 
     def _alive(self, task_id: str) -> Container:
         found = self._cloud.containers.get(task_id)

@@ -125,6 +125,7 @@ def facts(cloud: Cloud, container: Container) -> dict[str, object]:
         "is_ending": container.is_ending,
         "pid": container.process.pid if container.process else None,
         "enqueued_at": container.enqueued_at,
+        "process_at": container.process_at or None,
         "started_at": container.started_at or None,
         "finished_at": container.finished_at or None,
         "exit_code": container.exit_code,

@@ -1,4 +1,4 @@
-"""Who asks, in which workspace and environment, and what Modal charges there."""
+"""Who asks, in which workspace and environment."""
 
 from __future__ import annotations
 
@@ -9,23 +9,6 @@ from modal_proto import api_pb2
 
 from tests.doubles.modal_cloud.cloud import BUILDER_VERSION, ENVIRONMENT, WORKSPACE, Cloud, new_id, refuse
 from tests.doubles.modal_cloud.protobuf import Empty
-
-# Names and form as Modal's own answer has them; the amounts are those of October 2026.
-RATES = {
-    "gpu_hour_cost_t4": "0.59000",
-    "gpu_hour_cost_l4": "0.80000",
-    "gpu_hour_cost_a10g": "1.10000",
-    "gpu_hour_cost_l40s": "1.95000",
-    "gpu_hour_cost_a100_40gb": "2.10000",
-    "gpu_hour_cost_a100_80gb": "2.50000",
-    "gpu_hour_cost_rtx6000": "3.03000",
-    "gpu_hour_cost_h100": "3.95000",
-    "gpu_hour_cost_h200": "4.54000",
-    "gpu_hour_cost_b200": "6.25000",
-    "gpu_hour_cost_b300": "7.10000",
-    "cpu_core_hour_cost": "0.04730",
-    "mem_gib_hour_cost": "0.00800",
-}
 
 
 class WorkspaceRpc:
@@ -43,11 +26,6 @@ class WorkspaceRpc:
 
     async def WorkspaceNameLookup(self, request: Empty) -> api_pb2.WorkspaceNameLookupResponse:
         return api_pb2.WorkspaceNameLookupResponse(workspace_name=WORKSPACE, username=WORKSPACE)
-
-    async def WorkspaceBillingRates(
-        self, request: api_pb2.WorkspaceBillingRatesRequest
-    ) -> api_pb2.WorkspaceBillingRatesResponse:
-        return api_pb2.WorkspaceBillingRatesResponse(rates=RATES, formatted=str(RATES))
 
     async def EnvironmentGetOrCreate(
         self, request: api_pb2.EnvironmentGetOrCreateRequest

@@ -32,6 +32,7 @@ TIMEOUT_S = 300.0
 GRACE_S = 30.0
 LONGEST_DELAY_S = 1.0
 TICK_S = 0.1
+LEAST_CORES, LEAST_GIB = 0.125, 0.125
 
 FAILURE = api_pb2.GenericResult.GENERIC_STATUS_FAILURE
 INTERNAL_FAILURE = api_pb2.GenericResult.GENERIC_STATUS_INTERNAL_FAILURE
@@ -182,7 +183,8 @@ class Scheduler:
                 self.retire(container)
 
     def _start(self, function: Function, launcher: Launcher) -> None:
-        gpu = function.definition.resources.gpu_config
+        resources = function.definition.resources
+        gpu = resources.gpu_config
         container = Container(
             new_id("ta"),
             function.function_id,
@@ -190,6 +192,9 @@ class Scheduler:
             function.name,
             f"{gpu.gpu_type}:{gpu.count}" if gpu.count > 1 else gpu.gpu_type,
             function.generation,
+            cores=max(resources.milli_cpu / 1000, LEAST_CORES),
+            gib=max(resources.memory_mb / 1024, LEAST_GIB),
+            regions=tuple(function.definition.scheduler_placement.regions),
         )
         self._cloud.containers[container.task_id] = container
         task = asyncio.create_task(launcher.start(container, self.ended))

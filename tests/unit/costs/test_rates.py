@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from comfymodal.costs.rates import (
     GPUS,
+    LIST,
     GpuChoice,
     Rate,
     container_rate,
@@ -22,7 +24,11 @@ from comfymodal.costs.rates import (
     nanodollars_of,
     parse_gpu,
     parse_money,
+    region_multiplier,
+    sync_rate,
+    training_rate,
 )
+from comfymodal.errors import NotReadyError
 
 
 @pytest.mark.parametrize(
@@ -45,7 +51,7 @@ def test_a_gpu_is_read_as_modal_reads_it(text: str, name: str, count: int, label
     choice = parse_gpu(text)
     assert choice == GpuChoice(name, count, label)
     assert choice.card is GPUS[card]
-    assert choice.nanodollars_per_s == GPUS[card].nanodollars_per_s * count
+    assert LIST.gpu_price(choice) == GPUS[card].nanodollars_per_s * count
     assert parse_gpu(choice.label) == choice
 
 
@@ -151,7 +157,38 @@ def test_a_container_without_a_gpu_costs_cents() -> None:
 
 def test_what_the_ledger_keeps_of_a_rate() -> None:
     rate = container_rate([parse_gpu("L40S")])
-    assert rate.to_dict() == {"gpu": "L40S", "nanodollars_per_s": 665_440, "as_of": "2026-10-07"}
+    kept = {"gpu": "L40S", "nanodollars_per_s": 665_440, "as_of": "2026-10-07", "source": "list"}
+    assert rate.to_dict() == kept
+    assert Rate.from_dict(kept).cost(131) == rate.cost(131)
+
+
+def test_a_rate_of_an_older_ledger_was_of_the_list() -> None:
+    assert Rate.from_dict({"gpu": "L40S", "nanodollars_per_s": 1, "as_of": "2026-01-01"}).source == "list"
+    live = replace(LIST, source="workspace", as_of="2026-11-21")
+    rate = container_rate([parse_gpu("L40S")], live)
+    assert Rate.from_dict(rate.to_dict()) == Rate(665_440, 0, "2026-11-21", "L40S", "workspace")
+
+
+@pytest.mark.parametrize(
+    ("region", "nanodollars"), [(None, 665_440), ("us", 765_256), ("ap", 765_256), ("us-west", 1_164_520)]
+)
+def test_a_region_multiplies_gpu_cores_and_memory(region: str | None, nanodollars: int) -> None:
+    rate = container_rate([parse_gpu("L40S")], LIST.in_region(region))
+    assert rate.nanodollars_per_s == nanodollars
+    others = (cpu_rate(LIST.in_region(region)), sync_rate(LIST.in_region(region)))
+    factor = region_multiplier(region)
+    assert [one.nanodollars_per_s for one in others] == [round(15_320 * factor), round(35_080 * factor)]
+
+
+def test_an_unknown_price_is_not_nothing() -> None:
+    table = replace(LIST, gpus={"L40S": 542_000}, source="workspace", as_of="2026-11-21")
+    assert container_rate([parse_gpu("L40S")], table).nanodollars_per_s == 665_440
+    with pytest.raises(NotReadyError, match=r"what H100 costs is unknown: Modal's answer of 2026-11-21"):
+        container_rate([parse_gpu("L40S"), parse_gpu("H100")], table)
+    with pytest.raises(NotReadyError, match="what H100 costs is unknown"):
+        training_rate(parse_gpu("H100!"), 64, table)
+    with pytest.raises(NotReadyError, match="what cores and memory cost is unknown"):
+        sync_rate(replace(LIST, core=None))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from comfymodal.costs.rates import LIST
 from comfymodal.operations.fleet import Helpers, Priced, Wanted, explain, total
 from comfymodal.operations.fleet_results import StartView
 from comfymodal.operations.status import is_overdue, median_start
@@ -122,6 +123,16 @@ def test_of_several_gpus_the_dearest_is_a_bound() -> None:
     found = look(live("a"), wanted=replace(WANTED, gpus=("L40S", "H100")))
     assert found[0].view.gpu == "L40S or H100"
     assert total(found)[1] == "up to $4.39/h"
+
+
+def test_what_modal_told_no_price_for_is_of_unknown_price() -> None:
+    own = replace(LIST, gpus={"L40S": 1_000_000}, core=None, source="workspace")
+    wanted = replace(WANTED, rates=own)
+    found = look(live("a"), live("keeper"), wanted=wanted, helpers=Helpers("keeper", 1))
+    assert [(one.view.gpu, one.view.per_hour) for one in found] == [("L40S", None), ("CPU", None)]
+    assert total(found) == ("0", "$0.00/h and 2 of unknown price")
+    (priced,) = look(live("a"), wanted=replace(wanted, rates=replace(own, core=0)))
+    assert priced.view.per_hour == "$3.86/h"
 
 
 @pytest.mark.parametrize(("until", "is_late"), [(NOW + 1, False), (NOW - 60, False), (NOW - 121, True)])

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from comfymodal.costs.live_rates import keep, rates_file
+from comfymodal.costs.rates import LIST, container_rate, parse_gpu
+from comfymodal.operations.context import open_context
 from comfymodal.operations.modal_spec import NEWEST_COMFYUI, modal_spec
 from comfymodal.project.load import load_project
 from comfymodal.targets.spec import ContainerSpec, ImageSpec, ModalSpec, MountSpec, TrainSpec, VolumeSpec
@@ -10,7 +13,7 @@ FILE = """\
 version: 1
 project: portraits
 target: modal
-modal: {environment: dev, workspace: studio}
+modal: {environment: dev, workspace: studio, region: eu}
 volumes:
   models: {name: m, version: 1}
   inputs: {name: i}
@@ -83,7 +86,26 @@ def test_every_setting_of_modal_comes_from_the_project(tmp_path: Path) -> None:
             ),
             "all": MountSpec("other", "", None, "eu-west-1", "b2-credentials"),
         },
+        region="eu",
+        rates=LIST.in_region("eu"),
     )
+
+
+def test_the_workspaces_own_fresh_prices_price_what_it_runs(tmp_path: Path) -> None:
+    path = tmp_path / "comfymodal.yaml"
+    path.write_text("version: 1\nmodal: {environment: dev, region: us-west}\n")
+    context = open_context(path, environ={"COMFYMODAL_STATE_DIR": str(tmp_path / "state")}, cwd=tmp_path)
+    assert context.rates == LIST.in_region("us-west")
+
+    told = {"gpu_hour_cost_l40s": "3.6", "cpu_hour_cost": "0.0473", "mem_gib_hour_cost": "0.008"}
+    keep(rates_file(context.state, None, "dev"), told, workspace="studio")
+    rate = container_rate([parse_gpu("L40S")], context.rates)
+    assert (rate.source, rate.gpu_nanodollars_per_s) == ("workspace", 1_750_000)
+    assert modal_spec(context.project, context.state).rates == context.rates
+
+    path.write_text("version: 1\nmodal: {environment: dev, workspace: another}\n")
+    keep(rates_file(context.state, "another", "dev"), told, workspace="studio")
+    assert open_context(path, environ=context.environ, cwd=tmp_path).rates == LIST
 
 
 def test_without_a_version_the_newest_known_comfyui_is_built(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_paths_from_env_vars_and_flags_are_relative_to_the_current_folder(tmp_pa
 
 
 def test_every_key_but_version_has_its_own_env_var() -> None:
-    assert len(set(variables().values())) == len(variables()) == 58
+    assert len(set(variables().values())) == len(variables()) == 59
     assert "COMFYMODAL_VERSION" not in variables()
 
 

@@ -60,6 +60,8 @@ V = "version: 1\n"
          "or a number of seconds", None),
         (V + "comfyui: {boot_timeout: never}\n", "2:25: comfyui.boot_timeout: must be a duration: 90s, 15m, 2h, 1d, "
          "1h30m or a number of seconds", None),
+        (V + "modal: {region: US West}\n", "2:17: modal.region: must be a region of Modal's in small letters, for "
+         "example eu or us-west", None),
         (V + "comfyui: {version: 0.4}\n", "2:20: comfyui.version: must be text, not 0.4", "put quotes around it"),
         (V + "comfyui: {version: latest}\n", "2:20: comfyui.version: must be a version of ComfyUI, for example 0.3.75",
          None),

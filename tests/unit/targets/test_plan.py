@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -12,7 +13,15 @@ from typing import Any
 
 import pytest
 
-from comfymodal.targets.modal.plan import Change, changes, describe, fingerprint, rebuild_minutes
+from comfymodal.targets.modal.plan import (
+    Change,
+    changes,
+    describe,
+    fingerprint,
+    rebuild_minutes,
+    sync_fingerprint,
+    train_fingerprint,
+)
 from comfymodal.targets.spec import ContainerSpec, ImageSpec, ModalSpec, VolumeSpec
 from tests.unit.targets.modal_samples import (
     COMMIT,
@@ -104,6 +113,14 @@ def test_the_volumes_names_and_the_project_count() -> None:
     renamed = replace(SPEC, volumes={**SPEC.volumes, "models": VolumeSpec("my-models", 2)})
 
     assert len({fingerprint(spec) for spec in (SPEC, renamed, replace(SPEC, project="other"))}) == 3
+
+
+@pytest.mark.parametrize("of", [fingerprint, sync_fingerprint, train_fingerprint])
+def test_where_containers_may_run_is_deployed_and_prices_are_not(of: Callable[[ModalSpec], str]) -> None:
+    there = replace(SPEC, region="eu")
+    assert of(there) != of(SPEC)
+    assert of(replace(SPEC, rates=SPEC.rates.in_region("eu"))) == of(SPEC)
+    assert changed(there) == (Change("modal.region", "none", "eu", "new containers"),)
 
 
 def test_what_is_kept_is_plain_json() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,13 @@ import pytest
 from comfymodal.errors import TransferError
 from comfymodal.targets.modal import calls, train_carrier
 from comfymodal.targets.modal.carrier import Arrival
+from comfymodal.targets.modal.carry_app import CarryApp
 from comfymodal.targets.modal.place import container_facts
 from comfymodal.targets.modal.plan import fingerprint, sync_fingerprint, train_fingerprint
-from comfymodal.targets.modal.train_app import goes_of
+from comfymodal.targets.modal.sync_app import sync_app
+from comfymodal.targets.modal.train_app import goes_of, train_app
 from comfymodal.targets.modal.train_carrier import Attempt, GoesOnError
+from comfymodal.targets.spec import ModalSpec
 from tests.unit.targets.modal_samples import SPEC, TRAINING
 
 HOUR_S = 3600.0
@@ -64,6 +67,11 @@ class Bench:
 def after(attempt: Attempt) -> dict[str, Any]:
     """What the board has of the container before."""
     return {"seq": 3, "attempt": asdict(attempt)}
+
+
+@pytest.mark.parametrize("app", [train_app, sync_app])
+def test_syncs_and_trainings_run_where_the_project_says(app: Callable[[ModalSpec], CarryApp]) -> None:
+    assert [app(replace(SPEC, region=region)).options["region"] for region in (None, "us-west")] == [None, "us-west"]
 
 
 def test_a_result_is_returned_and_what_was_downloaded_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
