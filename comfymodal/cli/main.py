@@ -17,6 +17,7 @@ COMMANDS = {
     "train": "Check the training of a LoRA before anything is paid for.",
     "datasets": "Check folders of pictures and captions, list those on the volume.",
     "sync": "Bring models and other files up to date between buckets, volumes and folders.",
+    "costs": "What runs cost: before, while, after.",
     "runs": "List, show, attach to, fetch, repeat and cancel runs.",
     "models": "List, look into, add, move and remove models.",
     "trash": "List, restore and empty what syncs and `models rm` put away.",

@@ -7,8 +7,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from comfymodal.errors import ComfymodalError
+from comfymodal.operations.costs_results import CostsReport
 from comfymodal.operations.results import RunReport
 from comfymodal.operations.sync_results import SyncReport
+from comfymodal.output.costs_report import BAR_LEAST, BAR_MOST, costs_bars, costs_end, costs_head, costs_table
 from comfymodal.output.deploy_tables import deploy_table
 from comfymodal.output.desk import TerminalDesk
 from comfymodal.output.engine_tables import engine_table
@@ -34,6 +36,9 @@ def show(
     if desk.as_json or desk.as_events:
         _print_envelope(build_envelope(result, command=command, warnings=desk.warnings), as_events=desk.as_events)
         return
+    if isinstance(result, CostsReport):
+        _show_costs(result)
+        return
     titles, rows = (
         engine_table(result)
         or deploy_table(result)
@@ -51,6 +56,41 @@ def show(
         rows = [] if isinstance(result, RunReport) and not (result.outputs or result.texts) else rows
     _print_table(titles, rows)
     _write_end(result, is_brief=with_details or desk.is_quiet)
+
+
+def _show_costs(report: CostsReport) -> None:
+    for line in costs_head(report):
+        _print(harmless(line))
+    titles, rows = costs_table(report)
+    if sys.stdout.isatty() and rows:
+        _print_costs_table(report, titles, rows)
+    else:
+        _print_table(titles, rows)
+    _print_table((), costs_end(report))
+
+
+def _print_costs_table(report: CostsReport, titles: tuple[str, ...], rows: Rows) -> None:
+    """Numbers to the right, and a bar where there is room for one."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for place, title in enumerate(titles):
+        is_words = place == 0 or title == "what"
+        table.add_column(title, justify="left" if is_words else "right", overflow="fold", no_wrap=not is_words)
+    widths = [max(len(row[place]) for row in (titles, *rows) if place < len(row)) for place in range(len(titles))]
+    room = console.width - sum(widths) - 2 * len(widths)
+    bars = costs_bars(report, min(BAR_MOST, room), is_ascii=console.encoding != "utf-8") if room >= BAR_LEAST else []
+    if bars:
+        table.add_column("")
+    for number, row in enumerate(rows):
+        is_total = number == len(rows) - 1
+        cells = [Text(harmless(cell), style="bold" if is_total else "") for cell in row]
+        cells += [Text("")] * (len(titles) - len(row))
+        table.add_row(*cells, *([Text(bars[number], style="cyan")] if number < len(bars) else []))
+    console.print(table)
 
 
 def _write_end(result: Any, *, is_brief: bool) -> None:

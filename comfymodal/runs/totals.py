@@ -53,7 +53,8 @@ class Sums:
     """Of a group of runs; each `..._runs` says of how many the money beside it is known.
 
     `measured` is their own seconds and start-ups, `idle` the gaps after them. `spent` takes Modal's figure before ours.
-    `estimated` is the typical estimate of those that have ended. `unknown_runs` ended, and what they cost is not known.
+    `estimated` is the typical estimate of those that ended and whose cost is known, `estimated_spent` that cost.
+    `unknown_runs` ended, and what they cost is not known.
     """
 
     runs: int = 0
@@ -63,6 +64,7 @@ class Sums:
     outputs: int = 0
     estimated: int = 0
     estimated_runs: int = 0
+    estimated_spent: int = 0
     measured: int = 0
     measured_runs: int = 0
     idle: int = 0
@@ -70,6 +72,8 @@ class Sums:
     """Measured, and how long their container idled afterwards is not known."""
     billed: int = 0
     billed_runs: int = 0
+    drift: int = 0
+    """How much more was billed than measured, of those that were both."""
     spent: int = 0
     spent_runs: int = 0
     spent_outputs: int = 0
@@ -92,13 +96,17 @@ _values = operator.attrgetter(*(field.name for field in fields(Sums)))
 
 _SET_ASIDE = "(SELECT nanodollars FROM reservations WHERE reservations.run_id = costs.run_id)"
 
+_FORESEEN = f"CASE WHEN {SPENT} IS NOT NULL THEN typical END"
+
 # Of runs of one status; what follows from the status is not asked for each of them.
 _COLUMNS = ", ".join(
     (
-        *("count(*)", "sum(outputs)", "sum(typical)", "count(typical)", "sum(measured)", "count(measured)"),
+        *("count(*)", "sum(outputs)", f"sum({_FORESEEN})", f"count({_FORESEEN})", "sum(measured)", "count(measured)"),
         *("sum(idle)", "sum(measured IS NOT NULL AND idle IS NULL AND billed IS NULL)"),
         *("sum(billed)", "count(billed)", f"sum({SPENT})", f"count({SPENT})"),
         f"sum(CASE WHEN {SPENT} IS NOT NULL THEN outputs END)",
+        f"sum(CASE WHEN typical IS NOT NULL THEN {SPENT} END)",
+        "sum(billed - measured - coalesce(idle, 0))",
         *("sum(start_s)", "sum(run_s)", "sum(idle_s)", "sum(lost_s)"),
     )
 )
@@ -211,16 +219,18 @@ def _rows(connection: sqlite3.Connection, key: str, since: float) -> Iterator[tu
 
 
 def _fields(status: str, values: Sequence[Any]) -> _Row:
-    runs, outputs, typical, typicals, measured, measureds, idle, gapless, billed, billeds, spent, spents, shown = (
-        value or 0 for value in values[:13]
+    runs, outputs, typical, typicals, measured, measureds, idle, gapless, billed, billeds, *known = (
+        value or 0 for value in values[:15]
     )
+    spent, spents, shown, foreseen, drift = known
     is_active = status in _ACTIVE
     has_failed = not is_active and status not in _WELL
+    estimates = (0, 0, 0) if is_active else (typical, typicals, foreseen)
     return (
         *(runs, runs * is_active, runs * (status == "succeeded"), 0, outputs),
-        *(typical * (not is_active), typicals * (not is_active), measured, measureds, idle, gapless, billed, billeds),
+        *(*estimates, measured, measureds, idle, gapless, billed, billeds, drift),
         *(spent, spents, shown, 0 if is_active else runs - spents, spent * has_failed, runs * has_failed),
-        *(value or 0.0 for value in values[13:]),
+        *(value or 0.0 for value in values[15:]),
     )
 
 

@@ -80,7 +80,7 @@ def slow_sums(rows: Sequence[Mapping[str, Any]], reserved: Mapping[str, int]) ->
         spent = billed if billed is not None else None if measured is None else measured + (idle or 0)
         active = row["status"] in ACTIVE
         failed = not active and row["status"] not in ("succeeded", "partial")
-        has_estimate = not active and row["typical"] is not None
+        has_estimate = not active and row["typical"] is not None and spent is not None
         total += Sums(
             runs=1,
             active_runs=int(active),
@@ -89,12 +89,14 @@ def slow_sums(rows: Sequence[Mapping[str, Any]], reserved: Mapping[str, int]) ->
             outputs=row["outputs"],
             estimated=row["typical"] if has_estimate else 0,
             estimated_runs=int(has_estimate),
+            estimated_spent=(spent or 0) if has_estimate else 0,
             measured=measured or 0,
             measured_runs=int(measured is not None),
             idle=idle or 0,
             gapless_runs=int(measured is not None and idle is None and billed is None),
             billed=billed or 0,
             billed_runs=int(billed is not None),
+            drift=0 if billed is None or measured is None else billed - measured - (idle or 0),
             spent=spent or 0,
             spent_runs=int(spent is not None),
             spent_outputs=0 if spent is None else row["outputs"],
