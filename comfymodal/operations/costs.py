@@ -81,6 +81,7 @@ def costs_report(wish: CostsWish, books: Books, *, now: float, budgets: Sequence
         groups=group_views(found),
         others=others_view(found),
         total=sums_view(total),
+        local_runs=total.runs - sum(sums.runs for sums in found.paid.values()),
         idle_share=total.idle / ours if ours else None,
         failed_share=total.failed / total.spent if total.spent else None,
         per_image=_unit(found.paid.get("render"), lambda sums: sums.spent_outputs),
@@ -167,9 +168,9 @@ def _forecast_view(ahead: Forecast) -> ForecastView:
 def _notices(found: Totals, whole: Extent, kept_warm: int) -> Iterator[str]:
     total = found.total
     if total.unknown_runs:
-        yield f"{_runs(total.unknown_runs)} ended, and what they cost is not known: they are in no sum"
+        yield f"what {_runs(total.unknown_runs)} that ended cost is not known: no sum has it"
     if total.gapless_runs:
-        yield f"after {_runs(total.gapless_runs)} it is not known how long the container idled: that is in no sum"
+        yield f"how long the container idled after {_runs(total.gapless_runs)} is not known: no sum has it"
     if whole.future_runs:
         yield f"of {_runs(whole.future_runs)} a clock that was wrong noted that they begin in the future"
     if whole.backward_runs:

@@ -151,6 +151,8 @@ class CostsReport:
     groups: tuple[GroupView, ...]
     others: OthersView | None
     total: SumsView
+    local_runs: int
+    """On this machine, where nothing is paid."""
     idle_share: float | None
     failed_share: float | None
     per_image: UnitView | None

@@ -27,7 +27,7 @@ def sums_view(sums: Sums) -> SumsView:
         estimated_runs=sums.estimated_runs,
         estimated_total=known(sums.estimated_spent, sums.estimated_runs),
         measured=known(sums.measured, sums.measured_runs),
-        idle=known(sums.idle, sums.measured_runs - sums.gapless_runs),
+        idle=known(sums.idle, sums.idle_runs),
         billed=known(sums.billed, sums.billed_runs),
         billed_runs=sums.billed_runs,
         drift=known(sums.drift, sums.billed_runs),

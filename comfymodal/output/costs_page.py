@@ -17,9 +17,9 @@ from comfymodal.operations.costs_results import (
     SumsView,
     UnitView,
 )
-from comfymodal.output.costs_report import costs_head, costs_table, forecast_in_words
+from comfymodal.output.costs_report import costs_head, costs_table, forecast_in_words, share_in_words
 from comfymodal.output.page_bars import bars_of, legend, meter, meters, stacked
-from comfymodal.output.page_parts import code, document, note, section, table, text, tiles
+from comfymodal.output.page_parts import code, document, facts, note, section, table, text, tiles
 from comfymodal.output.words import count, money_in_words, seconds_in_words
 
 _BY = {"day": "day", "run": "run", "workflow": "workflow", "gpu": "GPU", "kind": "kind", "tag": "tag"}
@@ -50,10 +50,12 @@ def _parts(costs: CostsPage) -> Iterator[str]:
 def _notices(costs: CostsPage) -> Iterator[str]:
     report = costs.report
     if not report.runs_ever:
-        yield f"No run is in the ledger of project {report.project} yet."
+        yield f"No run is in the ledger of project {report.project} yet"
     elif not report.total.runs:
-        yield f"No run since then; the ledger has {count(report.runs_ever, 'run')}."
+        yield f"No run since then; the ledger has {count(report.runs_ever, 'run')}"
     yield from report.notices
+    if report.local_runs:
+        yield f"{count(report.local_runs, 'run')} on this machine cost nothing"
     if costs.days_outside:
         yield f"{count(costs.days_outside, 'day')} that only a wrong clock can have noted: not in the drawing"
 
@@ -104,7 +106,7 @@ def _budget(budget: BudgetView) -> tuple[str, str, str]:
 def _forecast(ahead: ForecastView | None) -> str:
     told = f"<p>{text(forecast_in_words(ahead))}</p>"
     if ahead is None:
-        return f'<p class="soft">{text(forecast_in_words(ahead))}</p>'
+        return told
     high = float(ahead.high) or 1.0
     ends = [("maybe", 1.0), ("aside", float(ahead.typical) / high), ("spent", float(ahead.so_far) / high)]
     said = f"{_money(ahead.low)} to {_money(ahead.high)}"
@@ -113,9 +115,8 @@ def _forecast(ahead: ForecastView | None) -> str:
 
 def _share(group: GroupView | OthersView) -> tuple[str, str, str]:
     name = group.key if isinstance(group, GroupView) else count(group.groups, "other")
-    share = group.share or 0.0
-    said = f"{_money(group.sums.total) or '-'}, {share:.0%}"
-    return text(name), meter([("spent", share)], said), said
+    said = ", ".join(part for part in (_money(group.sums.total) or "-", text(share_in_words(group.share))) if part)
+    return text(name), meter([("spent", group.share or 0.0)], said), said
 
 
 def _table(report: CostsReport) -> str:
@@ -143,12 +144,16 @@ def _seconds(sums: SumsView) -> str:
 
 
 def _storage(report: CostsReport) -> str:
-    rows = [
-        (text(store.name), text(store.price or "not known"), text(store.as_of or ""), text(store.ask))
+    pairs = [
+        (store.name, f"{text(store.price or 'price not known')}{_dated(store.as_of)}; see {text(store.ask)}")
         for store in report.storage
     ]
     told = '<p class="soft small">How much is stored only the store knows, so that here is a price and no sum.</p>'
-    return table(("what", "price", "of", "where to look"), rows) + told if rows else ""
+    return facts(pairs) + told if pairs else ""
+
+
+def _dated(as_of: str | None) -> str:
+    return f" ({text(as_of)})" if as_of else ""
 
 
 def _each(unit: UnitView | None) -> str:

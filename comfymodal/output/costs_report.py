@@ -35,7 +35,7 @@ def costs_head(report: CostsReport) -> list[str]:
     since = "the first run" if report.since is None else _time(report.since)
     billed, runs = report.total.billed_runs, report.total.runs
     billing = (
-        "Modal's bill is not known here" if not billed else f"Modal's bill known of {billed} of {count(runs, 'run')}"
+        f"billed amounts known of {billed} of {count(runs, 'run')}" if billed else "what Modal billed is not known"
     )
     prices = "Modal's list" if report.prices.source == "list" else "this workspace's"
     return [
@@ -48,14 +48,14 @@ def costs_table(report: CostsReport) -> tuple[tuple[str, ...], Rows]:
     """Titles and rows, the total last; a column that says nothing anywhere is left out."""
     if not report.total.runs:
         return (), []
-    titles = (report.by, "runs", "outputs", "estimate", "measured", "idle", "billed", "total", "")
-    rows = [(group.key, *_cells(group.sums), _share(group.share)) for group in report.groups]
+    titles: tuple[str, ...] = (report.by, "runs", "outputs", "estimate", "measured", "idle", "billed", "total", "")
+    rows: Rows = [(group.key, *_cells(group.sums), share_in_words(group.share)) for group in report.groups]
     if report.by == "run":
         titles = (*titles, "what")
         rows = [(*row, _what(group)) for row, group in zip(rows, report.groups, strict=True)]
     if report.others:
         others = f"{report.others.groups} others" if report.others.groups > 1 else "1 other"
-        rows.append((others, *_cells(report.others.sums), _share(report.others.share)))
+        rows.append((others, *_cells(report.others.sums), share_in_words(report.others.share)))
     rows.append(("total", *_cells(report.total), ""))
     kept = [place for place in range(len(titles)) if place < 2 or any(_says(row, place) for row in rows)]
     return _picked(titles, kept), [_picked(row, kept) for row in rows]
@@ -78,7 +78,9 @@ def costs_end(report: CostsReport) -> Rows:
         rows.append(("", f"no run since then; the ledger has {runs}: comfymodal costs --since all"))
     rows += [("per image", _unit(report.per_image, "image")), ("per LoRA", _unit(report.per_lora, "LoRA"))]
     rows += [("of it", _waste(report)), ("estimated", _estimates(report.total)), ("billed", _billing(report.total))]
-    rows += [("today", _today(report)), *((f"budget {budget.name}", _budget(budget)) for budget in report.budgets)]
+    rows += [("this machine", f"{count(report.local_runs, 'run')} cost nothing" if report.local_runs else "")]
+    rows += [("running", _running(report.total)), ("today", _today(report))]
+    rows += [(f"budget {budget.name}", _budget(budget)) for budget in report.budgets]
     rows += [("forecast", forecast_in_words(report.forecast))]
     rows += [(store.name, f"{store.price or 'price not known'}; see {store.ask}") for store in report.storage]
     rows += [("note", notice) for notice in report.notices]
@@ -131,7 +133,7 @@ def _picked(row: Sequence[str], places: Sequence[int]) -> tuple[str, ...]:
     return tuple(row[place] for place in places if place < len(row))
 
 
-def _share(share: float | None) -> str:
+def share_in_words(share: float | None) -> str:
     return "" if share is None else "<1%" if 0 < share < 0.005 else f"{share:.0%}"
 
 
@@ -143,9 +145,8 @@ def _what(group: GroupView) -> str:
 def _unit(unit: UnitView | None, noun: str) -> str:
     if unit is None:
         return ""
-    return (
-        f"{money_in_words(unit.each)} ({money_in_words(unit.total)} for {count(unit.count, noun)}, failures included)"
-    )
+    number = count(unit.count, noun)
+    return f"{money_in_words(unit.each)}: {money_in_words(unit.total)} for {number}, failures included"
 
 
 def _waste(report: CostsReport) -> str:
@@ -174,6 +175,12 @@ def _billing(sums: SumsView) -> str:
     billed, drift = Decimal(sums.billed), Decimal(sums.drift)
     how = f"{abs(drift) / billed:.1%} {'more' if drift > 0 else 'less'} than" if billed and drift else "just what"
     return f"{how} was measured: {money_in_words(sums.billed)} for {sums.billed_runs} of {count(sums.runs, 'run')}"
+
+
+def _running(sums: SumsView) -> str:
+    if not sums.active_runs:
+        return ""
+    return f"{count(sums.active_runs, 'run')}, with {money_in_words(sums.reserved)} set aside, in no sum yet"
 
 
 def _today(report: CostsReport) -> str:

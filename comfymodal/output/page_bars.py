@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -39,7 +40,7 @@ def bars_of(days: Sequence[tuple[date, dict[str, Decimal]]]) -> tuple[str, list[
     first, last = days[0][0], days[-1][0]
     count = (last - first).days + 1
     if count <= MOST_BARS:
-        unit, label = "day", date.isoformat
+        unit, label = "day", _day
     elif count <= 7 * MOST_BARS:
         unit, label = "week", _week
     else:
@@ -58,8 +59,9 @@ def stacked(bars: Sequence[Bar], names: Sequence[str], *, title: str) -> str:
     most = float(max((bar.total for bar in bars), default=Decimal(0)))
     if not most:
         return ""
-    marks = ticks(0, most, 4)
-    top = max(most, marks[-1])
+    gap = ticks(0, most, 4)[1]
+    marks = [gap * number for number in range(math.ceil(most / gap) + 1)]
+    top = marks[-1]
     parts = [
         f'<svg class="bars" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{text(title)}">',
         *_lines(marks, top),
@@ -143,6 +145,10 @@ def _money(amount: Decimal) -> str:
 def _short(label: str) -> str:
     """A month keeps its year: there may be several."""
     return label[5:] if len(label) > 7 else label
+
+
+def _day(day: date) -> str:
+    return f"{day:%Y-%m-%d}"
 
 
 def _week(day: date) -> str:

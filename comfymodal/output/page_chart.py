@@ -206,7 +206,7 @@ def ticks(low: float, high: float, about: int) -> list[float]:
     return [index * gap for index in range(first, math.floor(high / gap + 1e-9) + 1)]
 
 
-def _logticks(low: float, high: float) -> list[float]:
+def _log_ticks(low: float, high: float) -> list[float]:
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     factors = (1, 2, 5) if len(powers) < 5 else (1,)
     return [value for power in powers for factor in factors if low <= (value := factor * 10.0**power) <= high]

@@ -86,13 +86,12 @@ footer{margin-top:3rem;color:var(--soft);font-size:.85rem}
 @media (max-width:640px){body{font-size:14px}.shot img,.none{width:124px}dl{grid-template-columns:1fr;gap:0}
 dd{margin-bottom:.45rem}
 .chart text{font-size:17px}
-.meters{grid-template-columns:1fr max-content}.meters .meter{grid-column:1/-1;grid-row:auto;order:0;margin-bottom:6px}
-.meters .name{grid-column:1}.meters .number{grid-column:2}
+.meters{grid-template-columns:1fr;gap:2px}.meters .number{text-align:left;color:var(--soft);margin-bottom:9px}
 .shots .variant{width:104px;min-width:92px}h1{font-size:1.35rem}}
 @media print{:root{color-scheme:light}body{font-size:11px}main{max-width:none;padding:0}.scroll{overflow:visible}
 .shots{table-layout:fixed;width:100%}.shot img,.none{width:100%}.shots .variant{position:static}
 tr,.tile,.chart,.note{break-inside:avoid}h2,h3{break-after:avoid}details:not([open]){display:none}
-.chart svg{min-width:0}}
+.chart svg{min-width:0}section:has(.meters){break-inside:avoid}footer{margin-top:1rem}h2{margin-top:1.4rem}}
 """
 
 DASHES = ("", "7 5", "2 4", "12 5 2 5")

@@ -78,8 +78,10 @@ def _print_costs_table(report: CostsReport, titles: tuple[str, ...], rows: Rows)
     console = Console()
     table = Table(box=None, pad_edge=False, header_style="dim")
     for place, title in enumerate(titles):
-        is_words = place == 0 or title == "what"
-        table.add_column(title, justify="left" if is_words else "right", overflow="fold", no_wrap=not is_words)
+        # What a person copies, and numbers, stay on one line; what a workflow is called need not.
+        is_long = title in ("workflow", "tag", "what")
+        is_left = place == 0 or is_long
+        table.add_column(title, justify="left" if is_left else "right", overflow="fold", no_wrap=not is_long)
     widths = [max(len(row[place]) for row in (titles, *rows) if place < len(row)) for place in range(len(titles))]
     room = console.width - sum(widths) - 2 * len(widths)
     bars = costs_bars(report, min(BAR_MOST, room), is_ascii=console.encoding != "utf-8") if room >= BAR_LEAST else []

@@ -68,6 +68,7 @@ class Sums:
     measured: int = 0
     measured_runs: int = 0
     idle: int = 0
+    idle_runs: int = 0
     gapless_runs: int = 0
     """Measured, and how long their container idled afterwards is not known."""
     billed: int = 0
@@ -102,7 +103,7 @@ _FORESEEN = f"CASE WHEN {SPENT} IS NOT NULL THEN typical END"
 _COLUMNS = ", ".join(
     (
         *("count(*)", "sum(outputs)", f"sum({_FORESEEN})", f"count({_FORESEEN})", "sum(measured)", "count(measured)"),
-        *("sum(idle)", "sum(measured IS NOT NULL AND idle IS NULL AND billed IS NULL)"),
+        *("sum(idle)", "count(idle)", "sum(measured IS NOT NULL AND idle IS NULL AND billed IS NULL)"),
         *("sum(billed)", "count(billed)", f"sum({SPENT})", f"count({SPENT})"),
         f"sum(CASE WHEN {SPENT} IS NOT NULL THEN outputs END)",
         f"sum(CASE WHEN typical IS NOT NULL THEN {SPENT} END)",
@@ -219,18 +220,18 @@ def _rows(connection: sqlite3.Connection, key: str, since: float) -> Iterator[tu
 
 
 def _fields(status: str, values: Sequence[Any]) -> _Row:
-    runs, outputs, typical, typicals, measured, measureds, idle, gapless, billed, billeds, *known = (
-        value or 0 for value in values[:15]
+    runs, outputs, typical, typicals, measured, measureds, idle, idles, gapless, *known = (
+        value or 0 for value in values[:16]
     )
-    spent, spents, shown, foreseen, drift = known
+    billed, billeds, spent, spents, shown, foreseen, drift = known
     is_active = status in _ACTIVE
     has_failed = not is_active and status not in _WELL
     estimates = (0, 0, 0) if is_active else (typical, typicals, foreseen)
     return (
         *(runs, runs * is_active, runs * (status == "succeeded"), 0, outputs),
-        *(*estimates, measured, measureds, idle, gapless, billed, billeds, drift),
+        *(*estimates, measured, measureds, idle, idles, gapless, billed, billeds, drift),
         *(spent, spents, shown, 0 if is_active else runs - spents, spent * has_failed, runs * has_failed),
-        *(value or 0.0 for value in values[15:]),
+        *(value or 0.0 for value in values[16:]),
     )
 
 

@@ -93,6 +93,7 @@ def slow_sums(rows: Sequence[Mapping[str, Any]], reserved: Mapping[str, int]) ->
             measured=measured or 0,
             measured_runs=int(measured is not None),
             idle=idle or 0,
+            idle_runs=int(idle is not None),
             gapless_runs=int(measured is not None and idle is None and billed is None),
             billed=billed or 0,
             billed_runs=int(billed is not None),
