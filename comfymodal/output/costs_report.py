@@ -34,9 +34,7 @@ def costs_head(report: CostsReport) -> list[str]:
     """What was summed up, and by which prices."""
     since = "the first run" if report.since is None else _time(report.since)
     billed, runs = report.total.billed_runs, report.total.runs
-    billing = (
-        f"billed amounts known of {billed} of {count(runs, 'run')}" if billed else "what Modal billed is not known"
-    )
+    billing = f"Modal's bill known of {billed} of them" if billed else "Modal's bill not known here"
     prices = "Modal's list" if report.prices.source == "list" else "this workspace's"
     return [
         f"project {report.project}, {count(runs, 'run')} from {since} to {_time(report.until)} UTC",
