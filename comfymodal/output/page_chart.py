@@ -109,11 +109,11 @@ def _frame(lines: Sequence[Line], last_step: int) -> _Frame:
 
 def _axes(frame: _Frame) -> Iterator[str]:
     bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
-    for value in _log_ticks(frame.low, frame.high) if frame.is_log else _ticks(frame.low, frame.high, 5):
+    for value in _log_ticks(frame.low, frame.high) if frame.is_log else ticks(frame.low, frame.high, 5):
         y = frame.y(value)
         yield f'<path class="grid-line" d="M{LEFT} {y:.1f}H{right}"/>'
         yield f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{value:.4g}</text>'
-    for step in _ticks(0, frame.last_step, 8):
+    for step in ticks(0, frame.last_step, 8):
         if step == int(step):
             x = frame.x(step)
             yield f'<path class="axis" d="M{x:.1f} {bottom}v5"/>'
@@ -197,7 +197,7 @@ def _extremes(curve: Curve) -> list[tuple[int, float]]:
     return found
 
 
-def _ticks(low: float, high: float, about: int) -> list[float]:
+def ticks(low: float, high: float, about: int) -> list[float]:
     """Round numbers from `low` to `high`."""
     raw = (high - low) / about
     power = 10.0 ** math.floor(math.log10(raw))

@@ -12,8 +12,9 @@ Fact = tuple[str, str]
 """A term and what there is to say, as HTML; empty ones are left out."""
 
 
-def document(title: str, body: Iterable[str]) -> str:
-    """The whole page: it needs no other file and reaches for none."""
+def document(title: str, body: Iterable[str], *, has_shots: bool = True) -> str:
+    """The whole page: it needs no other file and reaches for none. `has_shots`: pictures that a click opens large."""
+    shots = f'<dialog aria-label="Sample"><img alt="" src="data:,"><p></p></dialog>\n<script>{SCRIPT}</script>\n'
     return "\n".join(
         [
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
@@ -21,8 +22,7 @@ def document(title: str, body: Iterable[str]) -> str:
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
             f"<title>{text(title)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n<main>",
             *body,
-            '</main>\n<dialog aria-label="Sample"><img alt="" src="data:,"><p></p></dialog>',
-            f"<script>{SCRIPT}</script>\n</body>\n</html>\n",
+            f"</main>\n{shots if has_shots else ''}</body>\n</html>\n",
         ]
     )
 

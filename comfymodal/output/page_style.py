@@ -54,6 +54,16 @@ table{border-collapse:collapse}
 .legend{display:flex;flex-wrap:wrap;gap:4px 18px;margin:.2rem 0 .6rem;padding:0;list-style:none;font-size:.88rem}
 .legend li{display:flex;align-items:center;gap:7px;overflow-wrap:anywhere}
 .legend svg,.swatch{flex:none;width:34px;height:10px}
+.legend .square{flex:none;width:12px;height:12px;border-radius:3px}
+.bars rect{stroke:none}.bars g:hover{opacity:.75}
+.meter{position:relative;height:14px;min-width:120px;border-radius:4px;background:var(--panel);overflow:hidden;
+border:1px solid var(--line);print-color-adjust:exact;-webkit-print-color-adjust:exact}
+.meter i{position:absolute;top:0;bottom:0;left:0;background:var(--c0)}.meter .aside{background:var(--raw)}
+.meter .maybe{background:repeating-linear-gradient(45deg,var(--raw) 0 4px,transparent 4px 8px)}
+.meter .over{background:var(--bad)}
+.meters{display:grid;grid-template-columns:minmax(90px,max-content) minmax(120px,1fr) max-content;gap:7px 14px;
+align-items:center;margin:.3rem 0}
+.meters .name{overflow-wrap:anywhere}.meters .number{text-align:right;font-variant-numeric:tabular-nums}
 .shots td{padding:4px 6px 10px 0;vertical-align:top}
 .shots .prompt th{text-align:left;font-weight:500;padding:12px 0 4px}
 .shots .prompt span{position:sticky;left:0;display:inline-block;max-width:min(92vw,900px);overflow-wrap:anywhere}
@@ -76,11 +86,12 @@ footer{margin-top:3rem;color:var(--soft);font-size:.85rem}
 @media (max-width:640px){body{font-size:14px}.shot img,.none{width:124px}dl{grid-template-columns:1fr;gap:0}
 dd{margin-bottom:.45rem}
 .chart text{font-size:17px}
+.meters{grid-template-columns:1fr;gap:2px}.meters .number{text-align:left;color:var(--soft);margin-bottom:9px}
 .shots .variant{width:104px;min-width:92px}h1{font-size:1.35rem}}
 @media print{:root{color-scheme:light}body{font-size:11px}main{max-width:none;padding:0}.scroll{overflow:visible}
 .shots{table-layout:fixed;width:100%}.shot img,.none{width:100%}.shots .variant{position:static}
 tr,.tile,.chart,.note{break-inside:avoid}h2,h3{break-after:avoid}details:not([open]){display:none}
-.chart svg{min-width:0}}
+.chart svg{min-width:0}section:has(.meters){break-inside:avoid}footer{margin-top:1rem}h2{margin-top:1.4rem}}
 """
 
 DASHES = ("", "7 5", "2 4", "12 5 2 5")

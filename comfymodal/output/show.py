@@ -7,16 +7,18 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from comfymodal.errors import ComfymodalError
+from comfymodal.operations.costs_results import CostsReport
 from comfymodal.operations.results import RunReport
 from comfymodal.operations.sync_results import SyncReport
 from comfymodal.output.compare_tables import compare_end, compare_lines, compare_table
-from comfymodal.output.costs_tables import costs_table
+from comfymodal.output.costs_report import BAR_LEAST, BAR_MOST, costs_bars, costs_end, costs_head, costs_table
 from comfymodal.output.deploy_tables import deploy_table
 from comfymodal.output.desk import TerminalDesk
 from comfymodal.output.engine_tables import engine_table
 from comfymodal.output.envelope import Verdict, build_envelope, build_error_envelope, dump
 from comfymodal.output.fleet_tables import fleet_table
 from comfymodal.output.models_tables import models_table
+from comfymodal.output.rates_table import rates_table
 from comfymodal.output.screen import write_stderr
 from comfymodal.output.setup_tables import setup_table
 from comfymodal.output.sync_tables import SHOWN_PATHS, sync_errors, sync_lines, sync_table
@@ -36,13 +38,16 @@ def show(
     if desk.as_json or desk.as_events:
         _print_envelope(build_envelope(result, command=command, warnings=desk.warnings), as_events=desk.as_events)
         return
+    if isinstance(result, CostsReport):
+        _show_costs(result)
+        return
     titles, rows = (
         engine_table(result)
         or deploy_table(result)
         or setup_table(result)
         or fleet_table(result)
         or models_table(result)
-        or costs_table(result)
+        or rates_table(result)
         or train_table(result)
         or compare_table(result)
         or sync_table(result, limit=SHOWN_PATHS if sys.stdout.isatty() else None, is_verbose=is_verbose)
@@ -57,6 +62,43 @@ def show(
     for line in compare_end(result):
         _print(harmless(line))
     _write_end(result, is_brief=with_details or desk.is_quiet)
+
+
+def _show_costs(report: CostsReport) -> None:
+    for line in costs_head(report):
+        _print(harmless(line))
+    titles, rows = costs_table(report)
+    if sys.stdout.isatty() and rows:
+        _print_costs_table(report, titles, rows)
+    else:
+        _print_table(titles, rows)
+    _print_table((), costs_end(report))
+
+
+def _print_costs_table(report: CostsReport, titles: tuple[str, ...], rows: Rows) -> None:
+    """Numbers to the right, and a bar where there is room for one."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for place, title in enumerate(titles):
+        # What a person copies, and numbers, stay on one line; what a workflow is called need not.
+        is_long = title in ("workflow", "tag", "what")
+        is_left = place == 0 or is_long
+        table.add_column(title, justify="left" if is_left else "right", overflow="fold", no_wrap=not is_long)
+    widths = [max(len(row[place]) for row in (titles, *rows) if place < len(row)) for place in range(len(titles))]
+    room = console.width - sum(widths) - 2 * len(widths)
+    bars = costs_bars(report, min(BAR_MOST, room), is_ascii=console.encoding != "utf-8") if room >= BAR_LEAST else []
+    if bars:
+        table.add_column("")
+    for number, row in enumerate(rows):
+        is_total = number == len(rows) - 1
+        cells = [Text(harmless(cell), style="bold" if is_total else "") for cell in row]
+        cells += [Text("")] * (len(titles) - len(row))
+        table.add_row(*cells, *([Text(bars[number], style="cyan")] if number < len(bars) else []))
+    console.print(table)
 
 
 def _write_end(result: Any, *, is_brief: bool) -> None:

@@ -200,6 +200,18 @@ class Ledger:
         except sqlite3.Error as exc:
             raise NotReadyError(f"cannot read the ledger: {exc}") from exc
 
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Several questions of one state: what others write meanwhile is not seen. Raises `NotReadyError`."""
+        try:
+            self._connection.execute("BEGIN")
+            yield self._connection
+        except sqlite3.Error as exc:
+            raise NotReadyError(f"cannot read the ledger: {exc}") from exc
+        finally:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+
     def end_containers(self, at: float) -> None:
         """Every container of the project was ended then: none costs anything for being idle any longer."""
         with self._writing() as connection:

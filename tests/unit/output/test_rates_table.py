@@ -6,7 +6,7 @@ from pathlib import Path
 from comfymodal.costs.live_rates import MOST_AGE_S, keep, rates_file
 from comfymodal.operations.context import Context, open_context
 from comfymodal.operations.costs_rates import show_rates
-from comfymodal.output.costs_tables import costs_table
+from comfymodal.output.rates_table import rates_table
 from comfymodal.output.tables import Rows
 
 TOLD = {"gpu_hour_cost_t4": "0.59", "gpu_hour_cost_l40s": "1.75", "cpu_hour_cost": "0.0473"}
@@ -18,7 +18,7 @@ def context(folder: Path, text: str = "") -> Context:
 
 
 def rows_of(asked: Context) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
-    found = costs_table(show_rates(asked, refresh=False))
+    found = rates_table(show_rates(asked, refresh=False))
     assert found is not None
     titles, rows = found
     return titles, by_name(rows)
@@ -36,7 +36,7 @@ def test_our_list_says_that_it_is_ours_and_of_which_day(tmp_path: Path) -> None:
     assert rows["storage"] == ("$0.0900 per GiB and month", "", "of volumes; the first TiB of a workspace is free")
     assert rows["region us, eu, ap"] == ("1.15 times", "", "GPU, cores and memory, as of 2026-10-07")
     assert rows["prices"] == ("of our list", "2026-10-07", "Modal was not asked yet: comfymodal costs rates --refresh")
-    assert costs_table("anything else") is None
+    assert rates_table("anything else") is None
 
 
 def test_the_workspaces_own_stand_beside_the_list(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ Rows = list[tuple[str, ...]]
 UNKNOWN = "unknown"
 
 
-def costs_table(result: Any) -> tuple[tuple[str, ...], Rows] | None:
+def rates_table(result: Any) -> tuple[tuple[str, ...], Rows] | None:
     """Column titles and rows of the prices; None for any other result."""
     if not isinstance(result, RatesReport):
         return None

@@ -1,0 +1,272 @@
+"""Sums over the narrow rows of the ledger: what runs were thought to cost, what was measured, what was billed.
+
+Money is integer nanodollars, times are Unix seconds. Every question reads each row once. Functions work inside the
+ledger's `reading`, so that all answers are of one state.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import date
+from functools import reduce
+from typing import Any, Literal, get_args
+
+from comfymodal.runs.spending import SPENT
+
+Grouping = Literal["day", "run", "workflow", "gpu", "kind", "tag"]
+GROUPINGS: tuple[Grouping, ...] = get_args(Grouping)
+
+_Row = tuple[Any, ...]
+"""The fields of a `Sums`: thousands of them are added faster so."""
+
+HERE = "this machine"
+NO_GPU = "no GPU"
+NO_TAG = "no tag"
+
+_DAY_S = 86400
+_EPOCH = date(1970, 1, 1).toordinal()
+# A clock may say anything: a day that no calendar has counts as the first or the last one.
+_DAY = (
+    f"min(max(CAST(created_at / {_DAY_S} AS INTEGER), {date.min.toordinal() - _EPOCH}),"
+    f" {date.max.toordinal() - _EPOCH})"
+)
+
+_KEYS: dict[Grouping, str] = {
+    "day": _DAY,
+    "run": "run_id",
+    "workflow": "workflow",
+    "gpu": f"CASE WHEN target = 'local' THEN '{HERE}' WHEN gpu_billed = '' THEN '{NO_GPU}' ELSE gpu_billed END",
+    "kind": "kind",
+    "tag": f"CASE WHEN tag = '' THEN '{NO_TAG}' ELSE tag END",
+}
+
+_ACTIVE = ("submitting", "running")
+_WELL = ("succeeded", "partial")
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """Of a group of runs; each `..._runs` says of how many the money beside it is known.
+
+    `measured` is their own seconds and start-ups, `idle` the gaps after them. `spent` takes Modal's figure before ours.
+    `estimated` is the typical estimate of those that ended and whose cost is known, `estimated_spent` that cost.
+    `unknown_runs` ended, and what they cost is not known.
+    """
+
+    runs: int = 0
+    active_runs: int = 0
+    succeeded_runs: int = 0
+    reserved: int = 0
+    outputs: int = 0
+    estimated: int = 0
+    estimated_runs: int = 0
+    estimated_spent: int = 0
+    measured: int = 0
+    measured_runs: int = 0
+    idle: int = 0
+    idle_runs: int = 0
+    gapless_runs: int = 0
+    """Measured, and how long their container idled afterwards is not known."""
+    billed: int = 0
+    billed_runs: int = 0
+    drift: int = 0
+    """How much more was billed than measured, of those that were both."""
+    spent: int = 0
+    spent_runs: int = 0
+    spent_outputs: int = 0
+    unknown_runs: int = 0
+    failed: int = 0
+    failed_runs: int = 0
+    start_s: float = 0.0
+    run_s: float = 0.0
+    idle_s: float = 0.0
+    lost_s: float = 0.0
+
+    def __add__(self, other: Sums) -> Sums:
+        return Sums(*map(operator.add, _values(self), _values(other)))
+
+    def __sub__(self, other: Sums) -> Sums:
+        return Sums(*map(operator.sub, _values(self), _values(other)))
+
+
+_values = operator.attrgetter(*(field.name for field in fields(Sums)))
+
+_SET_ASIDE = "(SELECT nanodollars FROM reservations WHERE reservations.run_id = costs.run_id)"
+
+_FORESEEN = f"CASE WHEN {SPENT} IS NOT NULL THEN typical END"
+
+# Of runs of one status; what follows from the status is not asked for each of them.
+_COLUMNS = ", ".join(
+    (
+        *("count(*)", "sum(outputs)", f"sum({_FORESEEN})", f"count({_FORESEEN})", "sum(measured)", "count(measured)"),
+        *("sum(idle)", "count(idle)", "sum(measured IS NOT NULL AND idle IS NULL AND billed IS NULL)"),
+        *("sum(billed)", "count(billed)", f"sum({SPENT})", f"count({SPENT})"),
+        f"sum(CASE WHEN {SPENT} IS NOT NULL THEN outputs END)",
+        f"sum(CASE WHEN typical IS NOT NULL THEN {SPENT} END)",
+        "sum(billed - measured - coalesce(idle, 0))",
+        *("sum(start_s)", "sum(run_s)", "sum(idle_s)", "sum(lost_s)"),
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What tells one run from another."""
+
+    kind: str
+    target: str
+    status: str
+    workflow: str
+    gpu: str
+    tag: str
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    key: str
+    sums: Sums
+    run: RunFacts | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """`groups` are the dearest first, days in their order; `others` is the sum of `folded` more.
+
+    Whatever the grouping and however many are folded, the sum of all rows is `total`. `paid` is by kind, without the
+    runs of this machine.
+    """
+
+    groups: tuple[Group, ...]
+    folded: int
+    others: Sums
+    total: Sums
+    paid: dict[str, Sums]
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How many runs there ever were, when the first was submitted, and how many times of runs cannot be true.
+
+    `future_runs` are submitted later than now, `backward_runs` ended before they were submitted: a clock was set back.
+    """
+
+    runs: int
+    first_at: float | None
+    future_runs: int
+    backward_runs: int
+
+
+def extent(connection: sqlite3.Connection, *, now: float) -> Extent:
+    first_at = connection.execute("SELECT min(created_at) FROM costs").fetchone()[0]
+    future = connection.execute("SELECT count(*) FROM costs WHERE created_at > ?", (now,)).fetchone()[0]
+    row = connection.execute("SELECT count(*), sum(ended_at < created_at) FROM costs").fetchone()
+    return Extent(int(row[0]), first_at, int(future), int(row[1] or 0))
+
+
+def totals(connection: sqlite3.Connection, by: Grouping, *, since: float | None, top: int | None = None) -> Totals:
+    """Sum the runs submitted from `since` on (None: all). All but the `top` dearest groups are folded into one."""
+    # Of runs there are too many to sum each: the dearest are looked for afterwards.
+    key = "''" if by == "run" else _KEYS[by]
+    found: dict[Any, _Row] = {}
+    paid: dict[str, _Row] = {}
+    for name, kind, is_here, row in _rows(connection, key, _from(since)):
+        found[name] = _added(found.get(name), row)
+        if not is_here:
+            paid[kind] = _added(paid.get(kind), row)
+    total = Sums(*reduce(_added, found.values())) if found else Sums()
+    if by == "run":
+        groups, count = _dearest_runs(connection, _from(since), top), total.runs
+    else:
+        groups, count = _dearest(found, by, top), len(found)
+    shown = sum((group.sums for group in groups), start=Sums())
+    by_kind = {kind: Sums(*row) for kind, row in paid.items()}
+    return Totals(tuple(groups), count - len(groups), total - shown, total, by_kind)
+
+
+def by_day_and_kind(connection: sqlite3.Connection, *, since: float | None) -> list[tuple[date, str, int]]:
+    """What is known to be spent, by the day of submission (UTC) and kind, in order."""
+    rows = connection.execute(
+        f"SELECT {_DAY}, kind, coalesce(sum({SPENT}), 0) FROM costs WHERE created_at >= ? GROUP BY 1, 2 ORDER BY 1, 2",
+        (_from(since),),
+    )
+    return [(_date(day), kind, spent) for day, kind, spent in rows]
+
+
+def _from(since: float | None) -> float:
+    return -math.inf if since is None else since
+
+
+def _rows(connection: sqlite3.Connection, key: str, since: float) -> Iterator[tuple[Any, str, bool, _Row]]:
+    """Key, kind, whether on this machine, and the fields of a `Sums`."""
+    rows = connection.execute(
+        f"SELECT {key}, kind, target = 'local', status, {_COLUMNS} FROM costs"
+        " WHERE created_at >= ? GROUP BY 1, 2, 3, 4",
+        (since,),
+    )
+    for name, kind, is_here, status, *values in rows:
+        yield name, kind, bool(is_here), _fields(status, values)
+    aside = connection.execute(
+        f"SELECT {key}, kind, target = 'local', {_SET_ASIDE} FROM costs"
+        f" WHERE run_id IN (SELECT run_id FROM reservations) AND status IN {_ACTIVE} AND created_at >= ?",
+        (since,),
+    )
+    for name, kind, is_here, reserved in aside:
+        yield name, kind, bool(is_here), _values(Sums(reserved=reserved))
+
+
+def _fields(status: str, values: Sequence[Any]) -> _Row:
+    runs, outputs, typical, typicals, measured, measureds, idle, idles, gapless, *known = (
+        value or 0 for value in values[:16]
+    )
+    billed, billeds, spent, spents, shown, foreseen, drift = known
+    is_active = status in _ACTIVE
+    has_failed = not is_active and status not in _WELL
+    estimates = (0, 0, 0) if is_active else (typical, typicals, foreseen)
+    return (
+        *(runs, runs * is_active, runs * (status == "succeeded"), 0, outputs),
+        *(*estimates, measured, measureds, idle, idles, gapless, billed, billeds, drift),
+        *(spent, spents, shown, 0 if is_active else runs - spents, spent * has_failed, runs * has_failed),
+        *(value or 0.0 for value in values[16:]),
+    )
+
+
+def _added(one: _Row | None, other: _Row) -> _Row:
+    return other if one is None else tuple(map(operator.add, one, other))
+
+
+def _dearest(found: dict[Any, _Row], by: Grouping, top: int | None) -> list[Group]:
+    sums = {key: Sums(*row) for key, row in found.items()}
+    dearest = sorted(sums, key=lambda key: (-sums[key].spent, key))[:top]
+    # A year reads from its beginning to its end, whatever its days cost.
+    ordered = sorted(dearest) if by == "day" else dearest
+    return [Group(_date(key).isoformat() if by == "day" else str(key), sums[key]) for key in ordered]
+
+
+def _dearest_runs(connection: sqlite3.Connection, since: float, top: int | None) -> list[Group]:
+    rows = connection.execute(
+        f"SELECT run_id, kind, target, status, workflow, {_KEYS['gpu']}, tag, created_at,"
+        f" {_SET_ASIDE}, {_COLUMNS} FROM costs"
+        " WHERE run_id IN (SELECT run_id FROM costs WHERE created_at >= ?"
+        f" ORDER BY coalesce({SPENT}, 0) DESC, run_id LIMIT ?)"
+        f" GROUP BY run_id ORDER BY coalesce({SPENT}, 0) DESC, run_id",
+        (since, -1 if top is None else top),
+    )
+    return [Group(run_id, _sums_of_run(facts, values), facts) for run_id, facts, values in map(_split, rows)]
+
+
+def _split(row: Sequence[Any]) -> tuple[str, RunFacts, Sequence[Any]]:
+    return row[0], RunFacts(*row[1:8]), row[8:]
+
+
+def _sums_of_run(facts: RunFacts, values: Sequence[Any]) -> Sums:
+    aside = (values[0] or 0) if facts.status in _ACTIVE else 0
+    return replace(Sums(*_fields(facts.status, values[1:])), reserved=aside)
+
+
+def _date(day: int) -> date:
+    return date.fromordinal(_EPOCH + day)
