@@ -25,7 +25,9 @@ from comfymodal.costs.rates import (
 )
 from comfymodal.costs.sync_estimate import IDLE_S
 from comfymodal.operations.context import Context
+from comfymodal.operations.forecast import Forecast, forecast_render, forecast_sync, forecast_training
 from comfymodal.runs.ledger import Run
+from comfymodal.runs.spending import Expected
 from comfymodal.targets.spec import ModalSpec
 
 CLOSING_S = 30.0
@@ -47,9 +49,15 @@ class Price:
     estimate: Estimate
     deadline_s: float
     is_shortened: bool
-    samples: int
+    forecast: Forecast
     what: str = ""
     """The container, where it has no GPU."""
+
+    @property
+    def expected(self) -> Expected:
+        """What the ledger keeps of it."""
+        told = self.estimate
+        return Expected(low=told.low, typical=told.typical, high=told.high, worst=told.worst)
 
     def event(self, spec: ModalSpec) -> dict[str, Any]:
         """For the one line the operator sees before anything is paid."""
@@ -58,14 +66,20 @@ class Price:
             "where": " ".join(part for part in ("Modal", spec.workspace, spec.environment) if part),
             "gpu": self.rate.gpu or self.what,
             "per_hour": hourly_text(self.rate),
-            "typical": None if self.estimate.typical is None else money_text(self.estimate.typical),
-            "samples": self.samples,
-            "worst": money_text(self.estimate.worst),
-            "worst_usd": money_json(self.estimate.worst),
+            "samples": self.forecast.samples,
+            "basis": self.forecast.basis,
+            **told_money(self.estimate),
             "deadline_s": self.deadline_s,
             "is_shortened": self.is_shortened,
             "as_of": AS_OF,
         }
+
+
+def told_money(told: Estimate) -> dict[str, str | None]:
+    """Each amount for people and, as `..._usd`, for scripts; None is not known."""
+    amounts = {"low": told.low, "typical": told.typical, "high": told.high, "worst": told.worst}
+    words = {name: None if amount is None else money_text(amount) for name, amount in amounts.items()}
+    return words | {f"{name}_usd": None if amount is None else money_json(amount) for name, amount in amounts.items()}
 
 
 def price_run(run: Run, context: Context, *, max_cost: int | None) -> tuple[Run, Price | None]:
@@ -77,9 +91,11 @@ def price_run(run: Run, context: Context, *, max_cost: int | None) -> tuple[Run,
         return run, None
     job = run.request["job"]
     containers = context.modal_spec().containers
-    rate = container_rate([parse_gpu(name) for name in ((job["gpu"],) if job.get("gpu") else containers.gpus)])
-    seconds = context.ledger.seconds_of(run.request["workflow"]["sha256"], rate.gpu)
-    typical_s = sorted(seconds)[len(seconds) // 2] if seconds else None
+    choices = [parse_gpu(name) for name in ((job["gpu"],) if job.get("gpu") else containers.gpus)]
+    rate = container_rate(choices)
+    labels = [choice.label for choice in choices]
+    seen = forecast_render(context.ledger, run.request["workflow"]["sha256"], labels, prompts=len(job["prompts"]))
+    typical_s = seen.typical_s
     wanted_s = max(1.0, containers.timeout_s - CLOSING_S)
     limits = [limit for limit in (max_cost, _per_run(context)) if limit is not None]
     around = {"startup_s": containers.boot_timeout_s, "scaledown_window_s": containers.scaledown_window_s}
@@ -88,44 +104,47 @@ def price_run(run: Run, context: Context, *, max_cost: int | None) -> tuple[Run,
         deadline_s = fit(
             rate, budget_nanodollars=min(limits), wanted_deadline_s=wanted_s, typical_s=typical_s, **around
         )
-    told = estimate(rate, typical_s=typical_s, deadline_s=deadline_s, **around)
-    price = Price(rate, told, deadline_s, deadline_s < wanted_s, len(seconds))
+    told = estimate(rate, run=seen.run, startup=seen.startup, deadline_s=deadline_s, **around)
+    price = Price(rate, told, deadline_s, deadline_s < wanted_s, seen)
     return _priced(run, price), price
 
 
 def price_sync(run: Run, context: Context) -> tuple[Run, Price | None]:
-    """As `price_run`, for a run that moves files: how long it takes nobody knows, so only its limit is told."""
+    """As `price_run`, for a run that moves files: how long the same took before; what it has to move is not known."""
     if run.target != "modal":
         return run, None
+    seen = forecast_sync(context.ledger, run.kind, run.title, SYNC_STARTUP_S)
     rate, wanted_s = sync_rate(), SYNC_TIMEOUT_S - CLOSING_S
     around = {"startup_s": SYNC_STARTUP_S, "scaledown_window_s": IDLE_S}
     deadline_s, limit = wanted_s, _per_run(context)
     if limit is not None:
         deadline_s = fit(rate, budget_nanodollars=limit, wanted_deadline_s=wanted_s, typical_s=None, **around)
-    told = estimate(rate, typical_s=None, deadline_s=deadline_s, **around)
+    told = estimate(rate, run=seen.run, startup=seen.startup, deadline_s=deadline_s, **around)
     what = f"{SYNC_CONTAINER_CORES} cores, {SYNC_CONTAINER_GIB} GiB"
-    price = Price(rate, told, deadline_s, deadline_s < wanted_s, 0, what)
+    price = Price(rate, told, deadline_s, deadline_s < wanted_s, seen, what)
     return _priced(run, price), price
 
 
 def price_train(run: Run, context: Context, *, max_cost: int | None) -> tuple[Run, Price | None]:
     """As `price_run`, for a training: its limit counts paid seconds over all its containers.
 
-    `origin.run_s` of the job is what it is thought to take.
+    `run_s`, `run_low_s`, `run_high_s` and `certainty` in the job's `origin` are what it is thought to take.
     """
     if run.target != "modal":
         return run, None
     job, wanted_s = run.request["job"], context.project.training.timeout
     rate = training_rate(parse_gpu(job["gpu"]), int(job.get("memory_gib") or 0))
-    typical_s, limits = job["origin"].get("run_s"), [each for each in (max_cost, _per_run(context)) if each is not None]
+    origin = job["origin"]
+    seen = forecast_training(*(origin.get(name) for name in ("run_s", "run_low_s", "run_high_s", "certainty")))
+    typical_s, limits = seen.typical_s, [each for each in (max_cost, _per_run(context)) if each is not None]
     around = {"startup_s": TRAIN_STARTUP_S, "scaledown_window_s": TRAIN_IDLE_S}
     deadline_s = wanted_s
     if limits:
         deadline_s = fit(
             rate, budget_nanodollars=min(limits), wanted_deadline_s=wanted_s, typical_s=typical_s, **around
         )
-    told = estimate(rate, typical_s=typical_s, deadline_s=deadline_s, **around)
-    price = Price(rate, told, deadline_s, deadline_s < wanted_s, 0)
+    told = estimate(rate, run=seen.run, startup=seen.startup, deadline_s=deadline_s, **around)
+    price = Price(rate, told, deadline_s, deadline_s < wanted_s, seen)
     return _priced(run, price), price
 
 
