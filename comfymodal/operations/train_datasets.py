@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from comfymodal.operations.context import ledger_file
 from comfymodal.operations.desk import Desk
+from comfymodal.operations.train_history import StepTimes
 from comfymodal.operations.train_results import DatasetView, ProblemView
 from comfymodal.project.folders import state_folder
 from comfymodal.project.load import find_project_file, load_project
@@ -40,6 +42,10 @@ class Places:
     warnings: tuple[str, ...] = ()
     gpu: str | None = None
     """The project's."""
+    timeout_s: float | None = None
+    """The project's limit on a training."""
+    ledger: Path | None = None
+    """Where earlier trainings are noted, if there were any."""
 
 
 def read_places(
@@ -55,7 +61,15 @@ def places_of(project: Project, state: Path, warnings: tuple[str, ...] = ()) -> 
     volumes = {role: getattr(project.volumes, role) for role in _MOUNTS}
     folders = {role: each.path or state / "volumes" / each.name for role, each in volumes.items()}
     names = {role: each.name for role, each in volumes.items()}
-    return Places(project.target, folders if project.target == "local" else {}, names, warnings, project.training.gpu)
+    return Places(
+        project.target,
+        folders if project.target == "local" else {},
+        names,
+        warnings,
+        project.training.gpu,
+        project.training.timeout,
+        ledger_file(project.project, state),
+    )
 
 
 @dataclass(slots=True)
@@ -63,6 +77,7 @@ class Library:
     """What was read of datasets: the variants of a sweep mostly share them. Mutable; lives as long as one command."""
 
     desk: Desk
+    steps: StepTimes = field(default_factory=StepTimes)
     reports: dict[tuple[DatasetSettings, str], DatasetReport] = field(default_factory=dict)
 
     def report(self, settings: DatasetSettings, rules: Rules, arch: str) -> DatasetReport:

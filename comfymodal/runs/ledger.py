@@ -188,7 +188,7 @@ class Ledger:
             return done.rowcount == 1
 
     def history(self, fingerprint: str) -> list[Sample]:
-        """What the newest runs of this workflow took on each GPU; see `runs.history`, as for the next four."""
+        """What the newest runs of this workflow took on each GPU; see `runs.history`, as for the next five."""
         return self._asked(history.of_workflow, fingerprint)
 
     def history_of(self, kind: str, title: str, target: str) -> list[Sample]:
@@ -202,6 +202,9 @@ class Ledger:
 
     def output_bytes(self, fingerprint: str) -> list[float]:
         return self._asked(history.output_bytes, fingerprint)
+
+    def step_times(self) -> list[tuple[dict[str, Any], str, float]]:
+        return self._asked(history.step_times)
 
     def copy_speeds(self, title: str, target: str) -> list[float]:
         """Bytes per second of the newest syncs of this title there, the newest first; at most 20.
