@@ -18,6 +18,7 @@ COMMANDS = {
     "datasets": "Check folders of pictures and captions, list those on the volume.",
     "sync": "Bring models and other files up to date between buckets, volumes and folders.",
     "runs": "List, show, attach to, fetch, repeat and cancel runs.",
+    "costs": "Know what it costs: before, while and after.",
     "models": "List, look into, add, move and remove models.",
     "trash": "List, restore and empty what syncs and `models rm` put away.",
     "setup": "Create the volumes and secrets a project needs on Modal.",

@@ -61,8 +61,11 @@ class Price:
 
     def event(self, spec: ModalSpec) -> dict[str, Any]:
         """For the one line the operator sees before anything is paid."""
+        return {"type": "price", **self.told(spec)}
+
+    def told(self, spec: ModalSpec) -> dict[str, Any]:
+        """Where, on what, how much: amounts for people and, as `..._usd`, for scripts."""
         return {
-            "type": "price",
             "where": " ".join(part for part in ("Modal", spec.workspace, spec.environment) if part),
             "gpu": self.rate.gpu or self.what,
             "per_hour": hourly_text(self.rate),

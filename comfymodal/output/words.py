@@ -68,6 +68,13 @@ def span_in_words(told: Mapping[str, Any]) -> str:
     return f"{span}typically {typical} ({told['basis']})"
 
 
+def price_in_words(told: Mapping[str, Any]) -> str:
+    """What a run may cost, on what and where: of a `price` event."""
+    why = ", the budget's limit" if told.get("is_shortened") else ""
+    limit = f"at most {told['worst']} (ends after {seconds_in_words(float(told['deadline_s']))}{why})"
+    return f"{told['gpu']} {told['per_hour']} on {told['where']}: {span_in_words(told)}; {limit}"
+
+
 def cost_in_words(usd: str) -> str:
     """What a run came to: an estimate until it is billed."""
     return f"{money_in_words(usd)} (est.)"
