@@ -15,6 +15,9 @@ from typing import Any
 SAMPLES = 20
 """So many of the newest runs count, for each GPU."""
 
+_LOOKED_AT = 2000
+"""Of one workflow: what was rendered longer ago on another GPU is not looked for."""
+
 STEPS_THAT_TELL = 10
 """The first steps of a training are slower than the rest."""
 
@@ -42,10 +45,10 @@ def of_workflow(connection: sqlite3.Connection, fingerprint: str) -> list[Sample
     """The newest 20 runs of this workflow on each GPU, the newest first."""
     rows = connection.execute(
         "SELECT gpu_billed, run_s, load_s, prompts FROM (SELECT *, row_number() OVER"
-        " (PARTITION BY gpu_billed ORDER BY created_at DESC, run_id DESC) AS place FROM costs"
-        f" WHERE fingerprint = ? AND fingerprint <> '' AND kind = 'render' AND {_LIKE_THE_NEXT})"
-        " WHERE place <= ? ORDER BY created_at DESC, run_id DESC",
-        (fingerprint, SAMPLES),
+        " (PARTITION BY gpu_billed ORDER BY created_at DESC, run_id DESC) AS place FROM (SELECT * FROM costs"
+        f" WHERE fingerprint = ? AND fingerprint <> '' AND kind = 'render' AND {_LIKE_THE_NEXT}"
+        " ORDER BY created_at DESC LIMIT ?)) WHERE place <= ? ORDER BY created_at DESC, run_id DESC",
+        (fingerprint, _LOOKED_AT, SAMPLES),
     ).fetchall()
     return [Sample(gpu, run_s, load_s, prompts) for gpu, run_s, load_s, prompts in rows]
 

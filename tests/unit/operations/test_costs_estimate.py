@@ -206,7 +206,7 @@ def _again(request: Mapping[str, Any], context: Context) -> Any:
 
     from tests.unit.runs.test_ledger import RUN
 
-    job = {"prompts": [{}], "gpu": None, "origin": {}}
+    job: dict[str, Any] = {"prompts": [{}], "gpu": None, "origin": {}}
     return replace(RUN, id="next", target="modal", request={**request, "job": job})
 
 
