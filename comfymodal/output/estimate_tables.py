@@ -47,8 +47,8 @@ def _one(result: CostsEstimated, row: EstimateRow) -> Rows:
             ("  start-up", _part(row.startup_s, row.startup_usd)),
             ("  run", _part(row.run_s, row.run_usd)),
             ("  idle", _part(row.idle_s, row.idle_usd)),
-            ("  GPU", _amount(row.gpu_usd) if row.vram_gb else ""),
-            ("  CPU, memory", _amount(row.cpu_memory_usd)),
+            ("  of it GPU", _amount(row.gpu_usd) if row.vram_gb else ""),
+            ("  of it CPU, memory", _amount(row.cpu_memory_usd)),
         ]
     if row.per_item_usd is not None and result.kind != "sync":
         used = f"; {row.overhead:.2f} s are paid for each second of it" if row.overhead is not None else ""
