@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from comfymodal.cli.costs_compare import compare
+from comfymodal.cli.costs_estimate import app as estimate_app
 from comfymodal.cli.costs_rates import rates
 from comfymodal.cli.options import ConfigOption, JsonOption, QuietOption, open_desk
 
@@ -94,5 +95,6 @@ def _grouping(text: str) -> Grouping:
     raise typer.BadParameter(f"{text!r} is none of {', '.join(GROUPINGS)}", param_hint="--by")
 
 
+app.add_typer(estimate_app, name="estimate")
 app.command("rates")(rates)
 app.command("compare")(compare)

@@ -18,6 +18,7 @@ from comfymodal.comfyui.outputs import read_history
 from comfymodal.comfyui.refusals import explain_node_error, explain_refusal
 from comfymodal.errors import BudgetReachedError, ComfymodalError, EngineDiedError, RunFailedError
 from comfymodal.jobs.contract import Engine, Place
+from comfymodal.jobs.gauge import LoadClock, MemoryGauge
 from comfymodal.jobs.keep import Keeper, title_of
 from comfymodal.jobs.manifest import Manifest
 
@@ -54,6 +55,7 @@ class Posted:
     node_id: str = ""
     done: set[str] = field(default_factory=set)
     absent_since: float | None = None
+    load_clock: LoadClock = field(default_factory=LoadClock)
 
 
 @dataclass(slots=True)
@@ -65,6 +67,8 @@ class Follower:
     engine: Engine
     client: ComfyClient
     manifest: Manifest
+    facts: dict[str, Any] = field(default_factory=dict)
+    """The engine's; what is measured of it on the way is put there."""
     posted: dict[str, Posted] = field(default_factory=dict)
     waiting: deque[int] = field(default_factory=deque)
     is_stopping: bool = False
@@ -74,6 +78,10 @@ class Follower:
     polled_at: float = 0.0
     given_up: ComfymodalError | None = None
     kept: asyncio.Queue[dict[str, Any] | None] = field(default_factory=asyncio.Queue)
+    gauge: MemoryGauge = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.gauge = MemoryGauge(self.client, self.facts, self._is_executing)
 
     async def follow(self) -> None:
         """Return when every prompt has a result, or when a stop was asked for and has taken effect.
@@ -88,6 +96,7 @@ class Follower:
         listener = asyncio.create_task(self._listen(inbox))
         committer = asyncio.create_task(self._commit_kept())
         watchdog = asyncio.create_task(self._watch_over(asyncio.current_task()))
+        self.gauge.start()
         try:
             # Connect before posting, or the first events are lost; a server without a WebSocket is polled.
             self.heard_at = self.polled_at = time.monotonic()
@@ -106,12 +115,16 @@ class Follower:
                 raise
             raise self.given_up from None
         finally:
+            await self.gauge.close()
             for task in (listener, committer, watchdog):
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
         if self.is_late:
             raise self._too_late()
+
+    def _is_executing(self) -> bool:
+        return any(prompt.started_at is not None for prompt in self.posted.values())
 
     async def _listen(self, inbox: asyncio.Queue[Message]) -> None:
         async for message in self.client.messages():
@@ -165,7 +178,8 @@ class Follower:
         data = message.data
         prompt.moved_mono = time.monotonic()
         if prompt.started_at is None and message.type in ("execution_start", "executing", "progress"):
-            prompt.started_at, prompt.started_mono = time.time(), time.monotonic()
+            prompt.started_at, prompt.started_mono = time.time(), prompt.moved_mono
+            prompt.load_clock.enter(None, prompt.moved_mono)
             self.place.emit({"type": "prompt_started", "prompt": prompt.index})
         if message.type == "execution_cached":
             cached = data.get("nodes")
@@ -186,6 +200,7 @@ class Follower:
             )
             prompt.done.add(node_id)
             prompt.node_id = node_id
+            prompt.load_clock.enter(str(prompt.graph.get(node_id, {}).get("class_type")), prompt.moved_mono)
         elif message.type == "progress":
             value, total = _number(data.get("value")), _number(data.get("max"))
             step = {"value": value, "max": total, "node_id": str(data.get("node"))}
@@ -271,6 +286,8 @@ class Follower:
             self._finish_posted(prompt, "lost", error=self._lost(prompt.prompt_id))
 
     async def _collect(self, prompt: Posted) -> None:
+        self.gauge.look_now()
+        prompt.load_clock.pause(time.monotonic())
         entry = await self._patiently(partial(self.client.history, prompt.prompt_id))
         if entry is None:
             self.polled_at = 0.0
@@ -313,10 +330,14 @@ class Follower:
 
     def _finish_posted(self, prompt: Posted, status: str, **result: Any) -> None:
         del self.posted[prompt.prompt_id]
-        seconds = time.monotonic() - prompt.started_mono if prompt.started_mono is not None else 0.0
-        self._finish(
-            prompt.index, status, queued_at=prompt.queued_at, started_at=prompt.started_at, seconds=seconds, **result
-        )
+        now = time.monotonic()
+        seconds = now - prompt.started_mono if prompt.started_mono is not None else 0.0
+        times: dict[str, Any] = {
+            "queued_at": prompt.queued_at,
+            "started_at": prompt.started_at,
+            "load_s": prompt.load_clock.read(now),
+        }
+        self._finish(prompt.index, status, seconds=seconds, **times, **result)
 
     def _finish(self, index: int, status: str, *, error: ComfymodalError | None = None, **result: Any) -> None:
         complete = {
@@ -330,6 +351,7 @@ class Follower:
             "started_at": None,
             "ended_at": time.time(),
             "seconds": 0.0,
+            "load_s": None,
             "error": error.to_dict() if error else None,
             **result,
         }

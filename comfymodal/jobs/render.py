@@ -28,7 +28,8 @@ def run(job: Mapping[str, Any], place: Place) -> dict[str, Any]:
 
     job: `{version, kind: "render", run_id, prompts: [{prompt_id, graph, extra_data}], inputs: [{name, file,
     sha256, size_bytes}], allow_partial, keep_temporary, collect_only, gpu, stall_s, deadline_s, models, origin}`.
-    outcome: `{version, run_id, status, prompts: [...], error, started_at, ended_at, queued_s, engine}`.
+    outcome: `{version, run_id, status, prompts: [...], error, started_at, ended_at, engine, load_s}`; `load_s` are
+    seconds in nodes that load models (see `jobs.gauge`), None when none was noted.
     """
     folder = run_folder(place.volumes, str(job["run_id"]))
     started_at = time.time()
@@ -78,7 +79,8 @@ async def _converse(
     async with ComfyClient(engine.url, client_id=client_id) as client:
         engine_facts.update(_facts(await client.system_stats()))
         await _upload_inputs(job, place, client)
-        await Follower(job=job, place=place, engine=engine, client=client, manifest=manifest).follow()
+        follower = Follower(job=job, place=place, engine=engine, client=client, manifest=manifest, facts=engine_facts)
+        await follower.follow()
 
 
 async def _upload_inputs(job: Mapping[str, Any], place: Place, client: ComfyClient) -> None:
@@ -123,6 +125,7 @@ def _outcome(
     started_at: float,
     engine_facts: Mapping[str, Any],
 ) -> dict[str, Any]:
+    loads = [prompt["load_s"] for prompt in prompts if prompt.get("load_s") is not None]
     problems = [prompt["error"] for prompt in prompts if prompt.get("error")]
     return {
         "version": VERSION,
@@ -131,6 +134,7 @@ def _outcome(
         "prompts": prompts,
         "error": error.to_dict() if error else (problems[0] if problems else None),
         "engine": dict(engine_facts),
+        "load_s": round(sum(loads), 3) if loads else None,
         "started_at": started_at,
         "ended_at": time.time(),
     }

@@ -39,10 +39,11 @@ def limits_of(context: Context, *, now: float | None = None) -> tuple[Limit, ...
     return tuple(found)
 
 
-def allow(context: Context, desk: Desk, fit: Fit, *, max_cost: int | None, of: int = 1) -> Allowed:
+def allow(context: Context, desk: Desk | None, fit: Fit, *, max_cost: int | None, of: int = 1) -> Allowed:
     """Find the time limit that `max_cost` and the project's budgets pay for; `of` runs share what is left.
 
-    Raises `BudgetError` for a run that they do not pay for, unless the project says otherwise (`costs.on_exceed`).
+    Raises `BudgetError` for a run that they do not pay for, unless the project says otherwise (`costs.on_exceed`);
+    without a desk nobody is asked.
     """
     own = [] if max_cost is None else [max_cost]
     limits = limits_of(context)
@@ -123,12 +124,13 @@ def _settle_if_ended(run: Run, context: Context) -> None:
         return
 
 
-def _may_exceed(exc: BudgetError, context: Context, desk: Desk) -> bool:
+def _may_exceed(exc: BudgetError, context: Context, desk: Desk | None) -> bool:
     wish = context.project.costs.on_exceed
     if wish == "warn":
-        desk.warn(f"over budget: {exc.message}; started all the same (costs.on_exceed: warn)")
+        if desk is not None:
+            desk.warn(f"over budget: {exc.message}; started all the same (costs.on_exceed: warn)")
         return True
-    if wish == "block":
+    if wish == "block" or desk is None:
         return False
     return desk.confirm(Question(exc.message, (), "Start it all the same?", is_over_budget=True))
 

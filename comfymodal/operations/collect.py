@@ -100,6 +100,7 @@ def write_receipt(
         "overrides": run.request["changes"],
         "seeds": _seeds(prompts),
         "engine": outcome.get("engine"),
+        "load_s": outcome.get("load_s"),
         "models": sorted({name for prompt in prompts for name in _model_names(prompt["graph"])}),
         "cost": None if run.rate is None else _cost(run.rate, outcome.get("cost_nanodollars")),
         "container": outcome.get("container"),

@@ -47,7 +47,7 @@ class Context:
     @property
     def ledger(self) -> Ledger:
         if self._ledger is None:
-            self._ledger = Ledger(self.state / "projects" / self.project.project / "ledger.sqlite")
+            self._ledger = Ledger(ledger_file(self.project.project, self.state))
         return self._ledger
 
     def modal_spec(self) -> ModalSpec:
@@ -81,6 +81,11 @@ class Context:
     def at_target_of(self, run: Run) -> Context:
         """This context, or the same at the target where the run is: a project may have moved since."""
         return self if run.target == self.target.name else self.reopen({**self.flags, "target": run.target})
+
+
+def ledger_file(project: str, state: Path) -> Path:
+    """Where the ledger of a project of this name is, or would be made."""
+    return state / "projects" / project / "ledger.sqlite"
 
 
 def open_context(

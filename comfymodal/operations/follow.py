@@ -20,7 +20,6 @@ from comfymodal.operations.news import telling
 from comfymodal.operations.spent import idle_text
 from comfymodal.operations.waiting import Waiting
 from comfymodal.runs.ledger import Run
-from comfymodal.runs.spending import Expected
 from comfymodal.targets.base import OnEvent
 
 GRACE_S = 2.0
@@ -73,8 +72,7 @@ def _enter(run: Run, price: Price | None, context: Context) -> None:
         context.ledger.add(run)
         return
     reserve = price.estimate.worst
-    expected = Expected(typical=price.estimate.typical, worst=reserve)
-    if (limit := context.ledger.add(run, reserve, expected=expected, limits=price.limits)) is not None:
+    if (limit := context.ledger.add(run, reserve, expected=price.expected, limits=price.limits)) is not None:
         raise taken(limit)
 
 

@@ -26,7 +26,9 @@ from comfymodal.costs.sync_estimate import IDLE_S
 from comfymodal.operations.budgets import allow
 from comfymodal.operations.context import Context
 from comfymodal.operations.desk import Desk
+from comfymodal.operations.forecast import Forecast, forecast_render, forecast_sync, forecast_training
 from comfymodal.runs.ledger import Run
+from comfymodal.runs.spending import Expected
 from comfymodal.targets.spec import ModalSpec
 
 CLOSING_S = 30.0
@@ -48,30 +50,45 @@ class Price:
     estimate: Estimate
     deadline_s: float
     is_shortened: bool
-    samples: int
+    forecast: Forecast
     what: str = ""
     """The container, where it has no GPU."""
     limits: tuple[Limit, ...] = ()
     """Budgets that must still hold the worst case when the run is entered."""
 
+    @property
+    def expected(self) -> Expected:
+        """What the ledger keeps of it."""
+        told = self.estimate
+        return Expected(low=told.low, typical=told.typical, high=told.high, worst=told.worst)
+
     def event(self, spec: ModalSpec) -> dict[str, Any]:
         """For the one line the operator sees before anything is paid."""
+        return {"type": "price", **self.told(spec)}
+
+    def told(self, spec: ModalSpec) -> dict[str, Any]:
+        """Where, on what, how much: amounts for people and, as `..._usd`, for scripts."""
         return {
-            "type": "price",
             "where": " ".join(part for part in ("Modal", spec.workspace, spec.environment) if part),
             "gpu": self.rate.gpu or self.what,
             "per_hour": hourly_text(self.rate),
-            "typical": None if self.estimate.typical is None else money_text(self.estimate.typical),
-            "samples": self.samples,
-            "worst": money_text(self.estimate.worst),
-            "worst_usd": money_json(self.estimate.worst),
+            "samples": self.forecast.samples,
+            "basis": self.forecast.basis,
+            **told_money(self.estimate),
             "deadline_s": self.deadline_s,
             "is_shortened": self.is_shortened,
             "as_of": self.rate.as_of,
         }
 
 
-def price_run(run: Run, context: Context, desk: Desk, *, max_cost: int | None) -> tuple[Run, Price | None]:
+def told_money(told: Estimate) -> dict[str, str | None]:
+    """Each amount for people and, as `..._usd`, for scripts; None is not known."""
+    amounts = {"low": told.low, "typical": told.typical, "high": told.high, "worst": told.worst}
+    words = {name: None if amount is None else money_text(amount) for name, amount in amounts.items()}
+    return words | {f"{name}_usd": None if amount is None else money_json(amount) for name, amount in amounts.items()}
+
+
+def price_run(run: Run, context: Context, desk: Desk | None, *, max_cost: int | None) -> tuple[Run, Price | None]:
     """What this run may cost on Modal, and the run with its rate and time limit; no price on this machine.
 
     `max_cost` in nanodollars. Raises `BudgetError` when a budget pays for less than the run usually takes.
@@ -82,26 +99,28 @@ def price_run(run: Run, context: Context, desk: Desk, *, max_cost: int | None) -
     containers = context.modal_spec().containers
     choices = [parse_gpu(name) for name in ((job["gpu"],) if job.get("gpu") else containers.gpus)]
     rate = container_rate(choices, context.rates)
-    seconds = context.ledger.seconds_of(run.request["workflow"]["sha256"], rate.gpu)
-    typical_s = sorted(seconds)[len(seconds) // 2] if seconds else None
+    labels = [choice.label for choice in choices]
+    seen = forecast_render(context.ledger, run.request["workflow"]["sha256"], labels, prompts=len(job["prompts"]))
     wanted_s = max(1.0, containers.timeout_s - CLOSING_S)
     around = {"startup_s": containers.boot_timeout_s, "scaledown_window_s": containers.scaledown_window_s}
-    allowed = allow(context, desk, partial(fit, rate, wanted_s, typical_s=typical_s, **around), max_cost=max_cost)
-    told = estimate(rate, typical_s=typical_s, deadline_s=allowed.deadline_s, **around)
-    price = Price(rate, told, allowed.deadline_s, allowed.deadline_s < wanted_s, len(seconds), limits=allowed.limits)
+    how = partial(fit, rate, wanted_s, typical_s=seen.typical_s, **around)
+    allowed = allow(context, desk, how, max_cost=max_cost)
+    told = estimate(rate, run=seen.run, startup=seen.startup, deadline_s=allowed.deadline_s, **around)
+    price = Price(rate, told, allowed.deadline_s, allowed.deadline_s < wanted_s, seen, limits=allowed.limits)
     return _priced(run, price, context, window_s=containers.scaledown_window_s, choices=choices), price
 
 
 def price_sync(run: Run, context: Context, desk: Desk) -> tuple[Run, Price | None]:
-    """As `price_run`, for a run that moves files: how long it takes nobody knows, so only its limit is told."""
+    """As `price_run`, for a run that moves files: how long the same took before; what it has to move is not known."""
     if run.target != "modal":
         return run, None
+    seen = forecast_sync(context.ledger, run.kind, run.title, SYNC_STARTUP_S)
     rate, wanted_s = sync_rate(context.rates), SYNC_TIMEOUT_S - CLOSING_S
     around = {"startup_s": SYNC_STARTUP_S, "scaledown_window_s": IDLE_S}
     allowed = allow(context, desk, partial(fit, rate, wanted_s, typical_s=None, **around), max_cost=None)
-    told = estimate(rate, typical_s=None, deadline_s=allowed.deadline_s, **around)
+    told = estimate(rate, run=seen.run, startup=seen.startup, deadline_s=allowed.deadline_s, **around)
     what = f"{SYNC_CONTAINER_CORES} cores, {SYNC_CONTAINER_GIB} GiB"
-    price = Price(rate, told, allowed.deadline_s, allowed.deadline_s < wanted_s, 0, what, allowed.limits)
+    price = Price(rate, told, allowed.deadline_s, allowed.deadline_s < wanted_s, seen, what, allowed.limits)
     return _priced(run, price, context, window_s=IDLE_S), price
 
 
@@ -110,18 +129,19 @@ def price_train(
 ) -> tuple[Run, Price | None]:
     """As `price_run`, for one of a sweep's trainings: its limit counts paid seconds over all its containers.
 
-    `origin.run_s` of the job is what it is thought to take.
+    `run_s`, `run_low_s`, `run_high_s` and `certainty` in the job's `origin` are what it is thought to take.
     """
     if run.target != "modal":
         return run, None
     job, wanted_s = run.request["job"], context.project.training.timeout
     rate = training_rate(parse_gpu(job["gpu"]), int(job.get("memory_gib") or 0), context.rates)
-    typical_s = job["origin"].get("run_s")
+    origin = job["origin"]
+    seen = forecast_training(*(origin.get(name) for name in ("run_s", "run_low_s", "run_high_s", "certainty")))
     around = {"startup_s": TRAIN_STARTUP_S, "scaledown_window_s": TRAIN_IDLE_S}
-    how = partial(fit, rate, wanted_s, typical_s=typical_s, **around)
+    how = partial(fit, rate, wanted_s, typical_s=seen.typical_s, **around)
     allowed = allow(context, desk, how, max_cost=max_cost, of=of)
-    told = estimate(rate, typical_s=typical_s, deadline_s=allowed.deadline_s, **around)
-    price = Price(rate, told, allowed.deadline_s, allowed.deadline_s < wanted_s, 0, limits=allowed.limits)
+    told = estimate(rate, run=seen.run, startup=seen.startup, deadline_s=allowed.deadline_s, **around)
+    price = Price(rate, told, allowed.deadline_s, allowed.deadline_s < wanted_s, seen, limits=allowed.limits)
     return _priced(run, price, context, window_s=TRAIN_IDLE_S), price
 
 

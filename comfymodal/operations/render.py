@@ -90,9 +90,11 @@ def render(request: RenderRequest, context: Context, desk: Desk) -> RunReport:
 
 def plan_render(request: RenderRequest, context: Context, desk: Desk) -> RenderPlan:
     """All that `render` does before it submits, but installs nothing: raises `NotReadyError` without an engine."""
+    _require_gpus((request.gpu, request.retry_oom_on), context)
     _pair_to_push(request, context, desk)
     prepared = _prepare(request, context, desk, may_set_up=False)
     folder, _ = _folder(request, context, "<run id>")
+    _, price = price_run(build_run(request, prepared, context), context, None, max_cost=request.max_cost)
     return RenderPlan(
         workflow=str(request.workflow),
         target=context.target.name,
@@ -101,6 +103,7 @@ def plan_render(request: RenderRequest, context: Context, desk: Desk) -> RenderP
         changes=_changes(prepared.overridden),
         uploads=tuple(str(upload.path) for upload in prepared.overridden.uploads),
         folder=str(folder),
+        cost=price.told(context.modal_spec()) if price else None,
     )
 
 

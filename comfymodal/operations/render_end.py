@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,13 +17,18 @@ from comfymodal.operations.spent import cost_of
 from comfymodal.operations.views import run_view
 from comfymodal.runs.ledger import Run
 
+_KEPT = ("status", "error", "engine", "container", "started_at", "ended_at", "load_s")
+
 
 @dataclass(frozen=True, slots=True)
 class RenderEnding(Deaf):
     """Fulfils `ending.Ending`."""
 
     def summary(self, outcome: Outcome) -> dict[str, Any]:
-        return {key: outcome.get(key) for key in ("status", "error", "engine", "container", "started_at", "ended_at")}
+        summary = {key: outcome.get(key) for key in _KEPT}
+        prompts = outcome.get("prompts")
+        # What came from ComfyUI's cache must not count for the next estimate, also where nothing is downloaded.
+        return {**summary, "is_cached": _is_cached(prompts)} if isinstance(prompts, list) else summary
 
     def lost(self, run: Run, context: Context) -> Outcome:
         results = context.target.results(run.id)
@@ -61,7 +66,7 @@ class RenderEnding(Deaf):
             "phases": {**_phases(outcome, results), "download": round(time.monotonic() - began, 3)},
             "outputs": [asdict(output) for output in outputs],
             "texts": [asdict(text) for text in texts],
-            "is_cached": bool(results) and all(result["is_cached"] for result in results.values()),
+            "is_cached": _is_cached(results.values()),
             "receipt": str(receipt) if receipt else None,
         }
         note_end(run, outcome, result, context)
@@ -81,6 +86,10 @@ class RenderEnding(Deaf):
             error=error,
             exit_code=exit_code_of(run.status, error),
         )
+
+
+def _is_cached(prompts: Collection[Mapping[str, Any]]) -> bool:
+    return bool(prompts) and all(prompt["is_cached"] for prompt in prompts)
 
 
 def _results(run: Run, outcome: Outcome, context: Context) -> dict[int, Mapping[str, Any]]:

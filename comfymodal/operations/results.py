@@ -86,6 +86,8 @@ class RenderPlan:
     changes: tuple[ChangeView, ...]
     uploads: tuple[str, ...]
     folder: str
+    cost: Mapping[str, Any] | None = None
+    """What it may cost on Modal, as `Price.told`; None where nothing is paid."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from comfymodal.errors import CancelledError, ComfymodalError, ConflictError, NotFoundError, PartialError, UsageError
 from comfymodal.jobs.train_publish import FOLDER
@@ -184,7 +184,5 @@ def _reserved(run: Run, max_cost: int | None, context: Context, desk: Desk, *, o
     run, price = price_train(run, context, desk, max_cost=max_cost, of=of)
     if price is None:
         return Reserved(run, None)
-    words = run.request["job"]["origin"].get("words")
-    about: dict[str, Any] = {"about": words} if words else {}
-    desk.event({**price.event(context.modal_spec()), **about})
+    desk.event(price.event(context.modal_spec()))
     return Reserved(run, price)

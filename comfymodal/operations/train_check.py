@@ -17,7 +17,8 @@ from comfymodal.errors import CancelledError, OutputFolderError, TrainingConfigE
 from comfymodal.files import write_text
 from comfymodal.operations.desk import Desk, Question
 from comfymodal.operations.train_datasets import Library, Looked, Places, finding_views, look, problem_view
-from comfymodal.operations.train_needs import Wanted, gpu_problems, needs_of, wanted_gpu
+from comfymodal.operations.train_history import read_step_times
+from comfymodal.operations.train_needs import Past, Wanted, gpu_problems, needs_of, wanted_gpu
 from comfymodal.operations.train_results import ProblemView, TrainChecked, TrainFixed, TrainPlan, ValueChange
 from comfymodal.operations.train_source import Source, parse_source, read_source
 from comfymodal.secret_shapes import without_secrets
@@ -88,7 +89,8 @@ def examine(request: TrainRequest, places: Places, desk: Desk) -> Examined:
     for warning in places.warnings:
         desk.warn(warning)
     source = read_source(request.config, request.cwd)
-    library, settings = Library(desk), parse_settings(request.set_)
+    library = Library(desk, read_step_times(places.ledger, desk))
+    settings = parse_settings(request.set_)
     wishes = Wishes(request.name, request.steps, settings, request.allows_full_finetune, request.environ)
     accepted = accept(source.tree, source.where, wishes)
     found = [
@@ -178,7 +180,8 @@ def _check(
     plan = _plan(request, accepted, looked, config, places)
     if config is not None and isinstance(wanted, Wanted):
         table = places.rates if not request.is_check and places.target == "modal" else None
-        plan = replace(plan, needs=needs_of(config, wanted, looked.all_reports, table))
+        past = Past(library.steps.of(config, wanted.choice.label), places.timeout_s)
+        plan = replace(plan, needs=needs_of(config, wanted, looked.all_reports, past, table=table))
         place = {"--gpu": "flag", "the config": source.where(("gpu",))}.get(wanted.by, wanted.by)
         offloads = subject.model.get("layer_offloading") is True
         assert plan.needs is not None

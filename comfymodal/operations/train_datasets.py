@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from comfymodal.costs.rates import LIST, RateTable
+from comfymodal.operations.context import ledger_file
 from comfymodal.operations.desk import Desk
+from comfymodal.operations.train_history import StepTimes
 from comfymodal.operations.train_results import DatasetView, ProblemView
 from comfymodal.project.folders import state_folder
 from comfymodal.project.load import find_project_file, load_project
@@ -41,6 +43,10 @@ class Places:
     warnings: tuple[str, ...] = ()
     gpu: str | None = None
     """The project's."""
+    timeout_s: float | None = None
+    """The project's limit on a training."""
+    ledger: Path | None = None
+    """Where earlier trainings are noted, if there were any."""
     rates: RateTable = LIST
     """What Modal asks for its containers."""
 
@@ -66,6 +72,8 @@ def places_of(project: Project, state: Path, warnings: tuple[str, ...] = ()) -> 
         names,
         warnings,
         project.training.gpu,
+        project.training.timeout,
+        ledger_file(project.project, state),
         price_table(project, state),
     )
 
@@ -75,6 +83,7 @@ class Library:
     """What was read of datasets: the variants of a sweep mostly share them. Mutable; lives as long as one command."""
 
     desk: Desk
+    steps: StepTimes = field(default_factory=StepTimes)
     reports: dict[tuple[DatasetSettings, str], DatasetReport] = field(default_factory=dict)
 
     def report(self, settings: DatasetSettings, rules: Rules, arch: str) -> DatasetReport:

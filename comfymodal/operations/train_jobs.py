@@ -98,7 +98,9 @@ def build_run(ready: Ready, wish: TrainWish, context: Context, before: Run | Non
             "settings": found.plan.settings,
             "source": {"path": str(ready.source.path), "shown": ready.source.shown},
             "run_s": needs.run_s if needs else None,
-            "words": needs.cost.words if needs and needs.cost else None,
+            "run_low_s": needs.run_low_s if needs else None,
+            "run_high_s": needs.run_high_s if needs else None,
+            "certainty": needs.time_certainty if needs else None,
         },
     }
     return _row(job, str(wish.out.absolute() if wish.out else _folder(context, run_id)), context, before)

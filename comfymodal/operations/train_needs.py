@@ -17,6 +17,7 @@ from comfymodal.costs.rates import (
     training_rate,
 )
 from comfymodal.errors import NotReadyError, UsageError
+from comfymodal.operations.money import TRAIN_IDLE_S, TRAIN_STARTUP_S
 from comfymodal.operations.train_datasets import Places
 from comfymodal.operations.train_results import CostView, NeedsView, ProblemView
 from comfymodal.training.ai_toolkit.accept import Accepted
@@ -28,6 +29,7 @@ from comfymodal.training.needs import (
     Load,
     MemoryNeed,
     RunTime,
+    StepTime,
     Work,
     cannot_train_on,
     disk_need,
@@ -50,6 +52,16 @@ class Wanted:
 
     choice: GpuChoice
     by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What earlier trainings and the project say: seconds of a step with these settings on this GPU, and the longest
+    that a training may take. None is not known.
+    """
+
+    step_s: float | None = None
+    timeout_s: float | None = None
 
 
 def wanted_gpu(
@@ -79,15 +91,21 @@ def wanted_gpu(
 
 
 def needs_of(
-    config: TrainingConfig, wanted: Wanted, reports: Sequence[DatasetReport] | None, table: RateTable | None
+    config: TrainingConfig,
+    wanted: Wanted,
+    reports: Sequence[DatasetReport] | None,
+    past: Past = Past(),
+    *,
+    table: RateTable | None,
 ) -> NeedsView:
     """`reports` of all datasets; without them a typical picture is as large as the resolution allows.
 
     No cost without a table.
     """
     load = load_of(config, mean_area(reports) if reports else None)
-    memory, disk, time = memory_need(load), _disk(config, load, reports), _time(config, load, wanted, reports)
-    step = step_time(load, wanted.choice.name)
+    memory, disk = memory_need(load), _disk(config, load, reports)
+    step = step_time(load, wanted.choice.name, past.step_s)
+    time = _time(config, load, step, reports)
     fitting = _fitting(memory)
     return NeedsView(
         gpu=wanted.choice.label,
@@ -108,7 +126,7 @@ def needs_of(
         run_high_s=round(time.high) if time else None,
         time_certainty=time.certainty if time else None,
         risk_s=round(risk_s(step, config.save_every)) if step else None,
-        cost=_cost(wanted, time, host_memory_gb(load), table) if time and table else None,
+        cost=_cost(wanted, time, host_memory_gb(load), past, table) if time and table else None,
     )
 
 
@@ -162,9 +180,8 @@ def _disk(config: TrainingConfig, load: Load, reports: Sequence[DatasetReport] |
 
 
 def _time(
-    config: TrainingConfig, load: Load, wanted: Wanted, reports: Sequence[DatasetReport] | None
+    config: TrainingConfig, load: Load, step: StepTime | None, reports: Sequence[DatasetReport] | None
 ) -> RunTime | None:
-    step = step_time(load, wanted.choice.name)
     if step is None:
         return None
     caches = any(dataset.caches_latents for dataset in config.datasets)
@@ -172,7 +189,7 @@ def _time(
     return run_time(load, step, work)
 
 
-def _cost(wanted: Wanted, time: RunTime, memory_gib: int | None, table: RateTable) -> CostView | None:
+def _cost(wanted: Wanted, time: RunTime, memory_gib: int | None, past: Past, table: RateTable) -> CostView | None:
     try:
         rate = training_rate(wanted.choice, memory_gib or 0, table)
     except NotReadyError:
@@ -180,4 +197,8 @@ def _cost(wanted: Wanted, time: RunTime, memory_gib: int | None, table: RateTabl
     likely, low, high = (rate.cost(seconds) for seconds in (time.seconds, time.low, time.high))
     words = f"about {money_text(likely)} ({money_text(low)} to {money_text(high)})"
     told: dict[str, Any] = {"usd": money_json(likely), "low_usd": money_json(low), "high_usd": money_json(high)}
+    if past.timeout_s is not None:
+        worst = rate.cost(TRAIN_STARTUP_S + past.timeout_s + TRAIN_IDLE_S)
+        words += f"; at most {money_text(worst)}"
+        told["worst_usd"] = money_json(worst)
     return CostView(**told, words=words, per_hour=hourly_text(rate), as_of=rate.as_of)

@@ -55,7 +55,9 @@ class DatasetView:
 
 @dataclass(frozen=True, slots=True)
 class CostView:
-    """Dollars as text, of one GPU container: `usd` is likely, `low` and `high` are as unsure as the time is."""
+    """Dollars as text, of one GPU container: `usd` is likely, `low` and `high` are as unsure as the time is, `worst` is
+    what its timeout allows.
+    """
 
     usd: str
     low_usd: str
@@ -63,6 +65,7 @@ class CostView:
     words: str
     per_hour: str
     as_of: str
+    worst_usd: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from comfymodal.output.training_progress import TRAINING_HANDLERS, Training
-from comfymodal.output.words import bytes_in_words, seconds_in_words
+from comfymodal.output.words import bytes_in_words, price_in_words, seconds_in_words
 
 RATE_WINDOW_S = 20.0
 
@@ -155,11 +155,7 @@ def _on_engine(state: Progress, event: Mapping[str, Any], now: float) -> str:
 
 
 def _on_price(state: Progress, event: Mapping[str, Any], now: float) -> str:
-    typical = f"usually {event['typical']}, " if event.get("typical") else ""
-    typical = f"{event['about']}, " if event.get("about") else typical
-    why = ", the budget's limit" if event.get("is_shortened") else ""
-    limit = f"at most {event['worst']} (ends after {seconds_in_words(float(event['deadline_s']))}{why})"
-    return f"cost      {event['gpu']} {event['per_hour']} on {event['where']}: {typical}{limit}"
+    return f"cost      {price_in_words(event)}"
 
 
 def _on_build_log(state: Progress, event: Mapping[str, Any], now: float) -> str:

@@ -16,6 +16,7 @@ from comfymodal.output.deploy_tables import deploy_table
 from comfymodal.output.desk import TerminalDesk
 from comfymodal.output.engine_tables import engine_table
 from comfymodal.output.envelope import Verdict, build_envelope, build_error_envelope, dump
+from comfymodal.output.estimate_tables import estimate_end, estimate_table
 from comfymodal.output.fleet_tables import fleet_table
 from comfymodal.output.models_tables import models_table
 from comfymodal.output.rates_table import rates_table
@@ -50,6 +51,7 @@ def show(
         or rates_table(result)
         or train_table(result)
         or compare_table(result)
+        or estimate_table(result)
         or sync_table(result, limit=SHOWN_PATHS if sys.stdout.isatty() else None, is_verbose=is_verbose)
         or table_of(result)
     )
@@ -111,7 +113,7 @@ def _write_end(result: Any, *, is_brief: bool) -> None:
         return
     if isinstance(result, Verdict) and result.error is not None:
         _write_error(result.error)
-    for line in () if is_brief else train_end(result):
+    for line in () if is_brief else (*train_end(result), *estimate_end(result)):
         write_stderr(line)
     if isinstance(result, RunReport) and not is_brief:
         write_stderr(summary_of(result))

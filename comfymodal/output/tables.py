@@ -11,7 +11,15 @@ from comfymodal.operations.sync_results import ErrandReport, SyncReport
 from comfymodal.operations.train_results import TrainReport
 from comfymodal.output.sync_tables import sync_details
 from comfymodal.output.training_tables import training_details
-from comfymodal.output.words import bytes_in_words, cost_in_words, count, money_in_words, seconds_in_words, shown_path
+from comfymodal.output.words import (
+    bytes_in_words,
+    cost_in_words,
+    count,
+    money_in_words,
+    price_in_words,
+    seconds_in_words,
+    shown_path,
+)
 
 Rows = list[tuple[str, ...]]
 
@@ -113,6 +121,8 @@ def _plan_rows(plan: RenderPlan) -> Rows:
     ]
     rows += [("upload", path) for path in plan.uploads]
     rows.append(("outputs", plan.folder))
+    if plan.cost is not None:
+        rows.append(("cost", price_in_words(plan.cost)))
     return rows
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 from comfymodal.costs.rates import money_text, nanodollars_of
 
@@ -55,6 +57,22 @@ def harmless(text: str) -> str:
 def money_in_words(usd: str) -> str:
     """Dollars as JSON carries them -> `$0.0152`."""
     return money_text(nanodollars_of(Decimal(usd)))
+
+
+def span_in_words(told: Mapping[str, Any]) -> str:
+    """`$0.06 to $0.12, typically $0.09 (12 runs)` of `{low, typical, high, basis}`, amounts as words or None."""
+    if told.get("typical") is None:
+        return str(told["basis"])
+    low, typical, high = str(told["low"]), str(told["typical"]), str(told["high"])
+    span = f"{low} to {high}, " if low != high else ""
+    return f"{span}typically {typical} ({told['basis']})"
+
+
+def price_in_words(told: Mapping[str, Any]) -> str:
+    """What a run may cost, on what and where: of a `price` event."""
+    why = ", the budget's limit" if told.get("is_shortened") else ""
+    limit = f"at most {told['worst']} (ends after {seconds_in_words(float(told['deadline_s']))}{why})"
+    return f"{told['gpu']} {told['per_hour']} on {told['where']}: {span_in_words(told)}; {limit}"
 
 
 def cost_in_words(usd: str) -> str:

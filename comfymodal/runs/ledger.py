@@ -9,15 +9,16 @@ import contextlib
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from comfymodal.costs.budget import Limit
 from comfymodal.costs.measure import Measured
 from comfymodal.errors import NotFoundError, NotReadyError
-from comfymodal.runs import spending
+from comfymodal.runs import history, spending
+from comfymodal.runs.history import Sample
 from comfymodal.runs.spending import CostEntry, Expected
 from comfymodal.runs.usage import GpuUsage, first_use, gpu_usage
 
@@ -58,6 +59,8 @@ CREATE TABLE reservations (
 
 _SAMPLES = 20
 _PATIENCE_S = 30.0
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +175,7 @@ class Ledger:
                 (status, ended_at, json.dumps(result), cost_nanodollars, run_id),
             )
             spending.settle(connection, run_id, status=status, ended_at=ended_at, cost=cost_nanodollars, seen=measured)
+            spending.note_render(connection, run_id, result)
             connection.execute("DELETE FROM reservations WHERE run_id = ?", (run_id,))
 
     def tell_once(self, run_id: str, event: str) -> bool:
@@ -195,10 +199,7 @@ class Ledger:
 
     def left(self, limit: Limit) -> int:
         """Nanodollars of a budget that are neither spent nor set aside; what is not known counts as its worst."""
-        try:
-            return spending.left(self._connection, limit)
-        except sqlite3.Error as exc:
-            raise NotReadyError(f"cannot read the ledger: {exc}") from exc
+        return self._asked(spending.left, limit)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -224,21 +225,24 @@ class Ledger:
         except sqlite3.Error as exc:
             raise NotReadyError(f"cannot read the ledger: {exc}") from exc
 
-    def seconds_of(self, workflow_sha256: str, gpu: str) -> list[float]:
-        """How long the newest runs of this workflow on this GPU (`rate.gpu`) rendered, the newest first; at most 20.
+    def history(self, fingerprint: str) -> list[Sample]:
+        """What the newest runs of this workflow took on each GPU; see `runs.history`, as for the next five."""
+        return self._asked(history.of_workflow, fingerprint)
 
-        Only runs that succeeded and rendered: what came from ComfyUI's cache says nothing about the next one.
-        """
-        # Python writes NaN, which SQLite refuses to read: such a run is left out, the others still count.
-        return self._values(
-            "SELECT json_extract(result, '$.phases.render') FROM runs"
-            " WHERE status = 'succeeded' AND CASE WHEN json_valid(rate) AND json_valid(result) AND json_valid(request)"
-            " THEN json_extract(rate, '$.gpu') = ? AND json_extract(request, '$.workflow.sha256') = ?"
-            " AND json_type(result, '$.phases.render') IN ('integer', 'real')"
-            " AND coalesce(json_extract(result, '$.is_cached'), 0) = 0 ELSE 0 END"
-            " ORDER BY created_at DESC, id DESC LIMIT ?",
-            (gpu, workflow_sha256, _SAMPLES),
-        )
+    def history_of(self, kind: str, title: str, target: str) -> list[Sample]:
+        return self._asked(history.of_title, kind, title, target)
+
+    def start_ups(self, kind: str, gpus: Sequence[str]) -> list[float]:
+        return self._asked(history.start_ups, kind, gpus)
+
+    def peak_vram(self, fingerprint: str) -> int | None:
+        return self._asked(history.peak_vram, fingerprint)
+
+    def output_bytes(self, fingerprint: str) -> list[float]:
+        return self._asked(history.output_bytes, fingerprint)
+
+    def step_times(self) -> list[tuple[dict[str, Any], str, float]]:
+        return self._asked(history.step_times)
 
     def copy_speeds(self, title: str, target: str) -> list[float]:
         """Bytes per second of the newest syncs of this title there, the newest first; at most 20.
@@ -287,6 +291,12 @@ class Ledger:
 
     def _values(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
         return [row[0] for row in self._read(query, values)]
+
+    def _asked(self, ask: Callable[..., T], *of: object) -> T:
+        try:
+            return ask(self._connection, *of)
+        except sqlite3.Error as exc:
+            raise NotReadyError(f"cannot read the ledger: {exc}") from exc
 
     def _read(self, query: str, values: Sequence[Any]) -> list[Any]:
         try:
@@ -337,6 +347,7 @@ def _entry(run: Run, expected: Expected) -> CostEntry:
         gpu_asked=str(rate.get("gpu") or ""),
         nanodollars_per_s=rate.get("nanodollars_per_s"),
         window_s=float(rate.get("window_s") or 0),
+        prompts=max(1, len(job.get("prompts") or ())),
         expected=expected,
     )
 

@@ -7,7 +7,9 @@ Functions work inside the ledger's transaction.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from comfymodal.costs.budget import Limit
 from comfymodal.costs.measure import Measured, idle_cost
@@ -45,10 +47,14 @@ CREATE TABLE costs (
   idle INTEGER,
   billed INTEGER,
   billing TEXT NOT NULL,
-  outputs INTEGER NOT NULL
+  outputs INTEGER NOT NULL,
+  prompts INTEGER NOT NULL DEFAULT 1,
+  is_cached INTEGER NOT NULL DEFAULT 0,
+  peak_vram_bytes INTEGER
 ) STRICT;
 CREATE INDEX costs_by_time ON costs (created_at);
 CREATE INDEX costs_by_container ON costs (container, began_at) WHERE container IS NOT NULL;
+CREATE INDEX costs_by_fingerprint ON costs (fingerprint, created_at) WHERE fingerprint <> '';
 CREATE TABLE notified (
   run_id TEXT NOT NULL,
   event TEXT NOT NULL,
@@ -58,15 +64,22 @@ CREATE TABLE notified (
 
 _FILL = """
 INSERT INTO costs (run_id, created_at, kind, target, status, workflow, fingerprint, tag, gpu_asked, gpu_billed,
-  gpu_seen, nanodollars_per_s, ended_at, is_idle_final, measured, idle, billing, outputs)
+  gpu_seen, nanodollars_per_s, ended_at, start_s, run_s, is_idle_final, measured, idle, billing, outputs, prompts,
+  is_cached)
 SELECT id, created_at, kind, target, status, title,
   CASE WHEN json_valid(request) THEN coalesce(json_extract(request, '$.workflow.sha256'), '') ELSE '' END, '',
   CASE WHEN json_valid(rate) THEN coalesce(json_extract(rate, '$.gpu'), '') ELSE '' END,
   CASE WHEN json_valid(rate) THEN coalesce(json_extract(rate, '$.gpu'), '') ELSE '' END, '',
-  CASE WHEN json_valid(rate) THEN json_extract(rate, '$.nanodollars_per_s') END, ended_at, 1,
+  CASE WHEN json_valid(rate) THEN json_extract(rate, '$.nanodollars_per_s') END, ended_at,
+  CASE WHEN json_valid(result) AND json_extract(result, '$.container.is_first') = 1
+    THEN CAST(json_extract(result, '$.container.enter_s') AS REAL) END,
+  CASE WHEN json_valid(result) THEN CAST(json_extract(result, '$.container.ended_at') AS REAL)
+    - CAST(json_extract(result, '$.container.started_at') AS REAL) END, 1,
   CASE WHEN target = 'local' AND ended_at IS NOT NULL THEN 0 ELSE cost_nanodollars END,
   CASE WHEN target = 'local' AND ended_at IS NOT NULL THEN 0 END, '',
-  CASE WHEN json_valid(result) THEN coalesce(json_array_length(result, '$.outputs'), 0) ELSE 0 END
+  CASE WHEN json_valid(result) THEN coalesce(json_array_length(result, '$.outputs'), 0) ELSE 0 END,
+  CASE WHEN json_valid(request) THEN coalesce(json_array_length(request, '$.job.prompts'), 1) ELSE 1 END,
+  CASE WHEN json_valid(result) THEN coalesce(json_extract(result, '$.is_cached') = 1, 0) ELSE 0 END
 FROM runs
 """
 """The gaps after runs of before were not noted."""
@@ -107,6 +120,7 @@ class CostEntry:
     gpu_asked: str = ""
     nanodollars_per_s: int | None = None
     window_s: float = 0.0
+    prompts: int = 1
     expected: Expected = Expected()
 
 
@@ -114,13 +128,13 @@ def enter(connection: sqlite3.Connection, entry: CostEntry) -> None:
     expected = entry.expected
     connection.execute(
         "INSERT INTO costs (run_id, created_at, kind, target, status, workflow, fingerprint, tag, gpu_asked,"
-        " gpu_billed, gpu_seen, nanodollars_per_s, low, typical, high, worst, window_s, is_idle_final, billing,"
-        " outputs)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', ?, ?, ?, ?, ?, ?, 0, '', 0)",
+        " gpu_billed, gpu_seen, nanodollars_per_s, low, typical, high, worst, window_s, prompts, is_idle_final,"
+        " billing, outputs, is_cached)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', ?, ?, ?, ?, ?, ?, ?, 0, '', 0, 0)",
         (
             *(entry.run_id, entry.created_at, entry.kind, entry.target, entry.status, entry.workflow),
             *(entry.fingerprint, entry.tag, entry.gpu_asked, entry.gpu_asked, entry.nanodollars_per_s),
-            *(expected.low, expected.typical, expected.high, expected.worst, entry.window_s),
+            *(expected.low, expected.typical, expected.high, expected.worst, entry.window_s, entry.prompts),
         ),
     )
 
@@ -156,6 +170,16 @@ def settle(
         connection.execute("UPDATE costs SET nanodollars_per_s = ? WHERE run_id = ?", (seen.nanodollars_per_s, run_id))
     if seen.container:
         _note_gaps(connection, seen.container, seen.began_at)
+
+
+def note_render(connection: sqlite3.Connection, run_id: str, result: Mapping[str, Any]) -> None:
+    """What of a render's result says whether, and on which GPU, the next one will be alike."""
+    engine = result.get("engine")
+    peak = engine.get("peak_vram_bytes") if isinstance(engine, Mapping) else None
+    connection.execute(
+        "UPDATE costs SET is_cached = ?, peak_vram_bytes = coalesce(?, peak_vram_bytes) WHERE run_id = ?",
+        (int(bool(result.get("is_cached"))), peak if isinstance(peak, int) else None, run_id),
+    )
 
 
 def _note_gaps(connection: sqlite3.Connection, container: str, began_at: float) -> None:

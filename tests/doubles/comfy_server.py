@@ -56,6 +56,14 @@ class ComfyServer:
     ws_status: int | None = None
     answer_delay_s: float = 0.0
     """Every answer takes so long, as of a process that is stopped."""
+    vram_total: int = 0
+    """Bytes; of a GPU, where there are any."""
+    vram_free: Callable[[int], int] = lambda asked: 0
+    """What is free, by how often it was asked before."""
+    stats_delay_s: float = 0.0
+    """Beside `answer_delay_s`, before every answer on the device but the first."""
+    nonsense_stats: Any = None
+    """Said of the device instead, but for the first time."""
     others_ahead: int = 0
     """Prompts of somebody else that are in the queue before ours, 10 ms each."""
 
@@ -67,6 +75,7 @@ class ComfyServer:
     interrupts: list[str] = field(default_factory=list)
     uploads: dict[str, bytes] = field(default_factory=dict)
     viewed: list[dict[str, str]] = field(default_factory=list)
+    stats_asked: int = 0
     most_queued: int = 0
     lines: dict[str, web.WebSocketResponse] = field(default_factory=dict)
     connections: int = 0
@@ -252,7 +261,15 @@ class ComfyServer:
 
     async def _stats(self, request: web.Request) -> web.Response:
         system = {"comfyui_version": "0.3.75", "python_version": "3.11.7 (main)", "pytorch_version": "2.13.0+cpu"}
-        return web.json_response({"system": system, "devices": [{"name": "cpu", "type": "cpu", "vram_total": 1}]})
+        device: Any = {"name": "cpu", "type": "cpu", "vram_total": 1}
+        if self.vram_total:
+            device = {"name": "cuda:0 NVIDIA L40S", "type": "cuda", "vram_total": self.vram_total}
+            device["vram_free"] = self.vram_free(self.stats_asked)
+        if self.stats_asked:
+            await asyncio.sleep(self.stats_delay_s)
+            device = device if self.nonsense_stats is None else self.nonsense_stats
+        self.stats_asked += 1
+        return web.json_response({"system": system, "devices": [device]})
 
 
 @contextlib.contextmanager

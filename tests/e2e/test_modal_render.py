@@ -66,6 +66,15 @@ def test_receipt_says_what_it_cost(modal_cli: ModalCli) -> None:
     assert receipt["cost"]["usd"] == done.run["cost"]
     assert receipt["cost"]["gpu"] == "L40S"
     assert receipt["container"]["container_id"].startswith("ta-")
+    assert receipt["load_s"] >= 0
+
+    plan = modal_cli("render", WORKFLOWS / "image.json", "--gpu", "H100", "--dry-run", "--json").json["data"]["cost"]
+    assert (plan["gpu"], plan["per_hour"]) == ("H100", "$4.39/h")
+    told = modal_cli("costs", "estimate", "render", WORKFLOWS / "image.json", "--gpus", "H100,FOO", "--json")
+    h100, unknown = told.json["data"]["rows"]
+    assert h100["usd_per_hour"] == "4.393584"
+    assert float(h100["worst_usd"]) == float(plan["worst_usd"]) > 0
+    assert (unknown["is_known"], unknown["worst_usd"]) == (False, None)
 
 
 def test_a_lost_answer_does_not_render_twice(modal_cli: ModalCli) -> None:

@@ -97,7 +97,16 @@ STAYS: Final = {
     ),
     "sync": (*OPERATORS_SIDE, *_RENDERING, *_TRAINING, *_BEHIND_API),
     "train": (
-        *(*OPERATORS_SIDE, *_RENDERING, *_MOVING, "jobs/keep.py", "jobs/manifest.py", "storage", "targets"),
+        *(
+            *OPERATORS_SIDE,
+            *_RENDERING,
+            *_MOVING,
+            "jobs/gauge.py",
+            "jobs/keep.py",
+            "jobs/manifest.py",
+            "storage",
+            "targets",
+        ),
         *(f"training/{name}.py" for name in _CHECKED_AT_HOME),
         "__main__.py",
         "processes.py",

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comfymodal.costs.budget import fit
-from comfymodal.costs.estimate import estimate
+from comfymodal.costs.estimate import Span, estimate
 from comfymodal.costs.rates import Rate, container_rate, cpu_rate, parse_gpu, parse_money
 from comfymodal.errors import BudgetError, error_from_dict
 
@@ -108,8 +108,9 @@ def test_no_budget_is_ever_exceeded(
     gpu: str, budget: int, wanted_s: float, startup_s: float, window_s: float, typical_s: float | None
 ) -> None:
     rate = container_rate([parse_gpu(gpu)])
-    around = {"startup_s": startup_s, "scaledown_window_s": window_s}
-    worst = estimate(rate, typical_s=typical_s, deadline_s=wanted_s, **around).worst
+    around: Any = {"startup_s": startup_s, "scaledown_window_s": window_s}
+    likely: Any = {"run": None if typical_s is None else Span.exactly(typical_s), "startup": Span.exactly(51)}
+    worst = estimate(rate, deadline_s=wanted_s, **around, **likely).worst
     try:
         deadline_s = fit(rate, wanted_s, budget, typical_s=typical_s, **around)
     except BudgetError:
@@ -117,4 +118,4 @@ def test_no_budget_is_ever_exceeded(
         return
     assert 0 < deadline_s <= wanted_s
     assert (deadline_s == wanted_s) == (worst <= budget)
-    assert estimate(rate, typical_s=typical_s, deadline_s=deadline_s, **around).worst <= budget
+    assert estimate(rate, deadline_s=deadline_s, **around, **likely).worst <= budget

@@ -47,7 +47,7 @@ def test_the_keys_of_a_run_are_a_contract() -> None:
         ),
         pytest.param(
             RenderPlan("w.json", "local", "ComfyUI", 3, (), (), "out"),
-            {"workflow", "target", "engine", "nodes", "changes", "uploads", "folder"},
+            {"workflow", "target", "engine", "nodes", "changes", "uploads", "folder", "cost"},
             id="plan",
         ),
     ],

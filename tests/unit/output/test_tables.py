@@ -10,6 +10,19 @@ from comfymodal.operations.results import ChangeView, OutputText, RenderPlan, Ru
 from comfymodal.output.tables import details_of, summary_of, table_of
 from tests.unit.output.result_samples import output_file, run_report, run_view
 
+PRICE = {
+    "gpu": "L40S",
+    "per_hour": "$2.40/h",
+    "where": "Modal main",
+    "low": "$0.0612",
+    "typical": "$0.0872",
+    "high": "$0.1201",
+    "worst": "$2.83",
+    "basis": "12 runs",
+    "deadline_s": 3570.0,
+    "is_shortened": False,
+}
+
 
 @pytest.mark.parametrize(
     ("result", "titles", "rows"),
@@ -68,6 +81,21 @@ from tests.unit.output.result_samples import output_file, run_report, run_view
                 ("outputs", "/out"),
             ],
             id="a plan",
+        ),
+        pytest.param(
+            RenderPlan("w.json", "modal", "ComfyUI 1", 1, (), (), "/out", cost=PRICE),
+            (),
+            [
+                ("workflow", "w.json (1 node), checked"),
+                ("engine", "ComfyUI 1"),
+                ("outputs", "/out"),
+                (
+                    "cost",
+                    "L40S $2.40/h on Modal main: $0.0612 to $0.1201, typically $0.0872 (12 runs); "
+                    "at most $2.83 (ends after 59:30 min)",
+                ),
+            ],
+            id="a plan on Modal",
         ),
         pytest.param(
             ConfigShown(

@@ -77,7 +77,7 @@ def test_runs_of_version_1_are_as_they_were_and_go_on(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.sqlite")
     old = replace(RUN, id="old-1", status="succeeded", created_at=5.0, call_id="12@3.5", request={"job": {}})
     assert ledger.get("old-1") == replace(old, result={"outputs": [1]})
-    assert (ledger.reserved(), ledger.spent(0.0), ledger.seconds_of("", "L40S")) == (0, 0, [])
+    assert (ledger.reserved(), ledger.spent(0.0), ledger.history("")) == (0, 0, [])
     ledger.settle("old-2", status="succeeded", ended_at=9.0, result={}, cost_nanodollars=7)
     ledger.add(replace(RUN, rate=RATE), 11)
     assert (ledger.reserved(), ledger.spent(0.0)) == (11, 7)
@@ -152,47 +152,7 @@ def test_what_was_spent_since_a_time(ledger: Ledger) -> None:
     assert [ledger.spent(since) for since in (0.0, 1001.0, 1001.5, 1003.0, 1003.5)] == [111, 110, 100, 100, 0]
 
 
-def rendered(ledger: Ledger, number: int, *, seconds: Any = 20.5, **changes: Any) -> None:
-    """Enter a run of workflow `abc` on an L40S that succeeded."""
-    run_id = f"run-{number:03d}"
-    wanted: Mapping[str, Any] = {"sha256": "abc", "gpu": "L40S", "status": "succeeded", "is_cached": False, **changes}
-    request = {"job": {}, "workflow": {"path": "/caf\udce9.json", "sha256": wanted["sha256"]}}
-    rate = wanted.get("rate", {**RATE, "gpu": wanted["gpu"]})
-    ledger.add(replace(RUN, id=run_id, created_at=float(number), request=request, rate=rate))
-    result = {"phases": {"render": seconds, "queue": 99.0}, "is_cached": wanted["is_cached"]}
-    ledger.settle(run_id, status=wanted["status"], ended_at=1.0, result=wanted.get("result", result))
-
-
-def test_seconds_are_those_of_runs_alike_the_newest_first(ledger: Ledger) -> None:
-    rendered(ledger, 1, seconds=21)
-    rendered(ledger, 2, seconds=19.25)
-    rendered(ledger, 3, sha256="other")
-    rendered(ledger, 4, gpu="H100")
-    rendered(ledger, 5, gpu="L40S:2")
-    rendered(ledger, 6, status="partial")
-    rendered(ledger, 7, rate=None)
-    rendered(ledger, 8, is_cached=True, seconds=0.1)
-    rendered(ledger, 9, result={"phases": {}})
-    rendered(ledger, 10, result={})
-    rendered(ledger, 11, seconds="20")
-    assert ledger.seconds_of("abc", "L40S") == [19.25, 21]
-    assert ledger.seconds_of("abc", "H100") == [20.5]
-    assert ledger.seconds_of("ab", "L40S") == []
-
-
-def test_seconds_are_of_the_newest_twenty(ledger: Ledger) -> None:
-    for number in range(25):
-        rendered(ledger, number, seconds=float(number))
-    assert ledger.seconds_of("abc", "L40S") == [float(number) for number in range(24, 4, -1)]
-
-
-def test_a_result_that_is_no_strict_json_hides_no_other(ledger: Ledger) -> None:
-    rendered(ledger, 1)
-    rendered(ledger, 2, result={"phases": {"render": 1.0}, "texts": [float("nan")]})
-    assert ledger.seconds_of("abc", "L40S") == [20.5]
-
-
-@pytest.mark.parametrize("question", ["reserved", "spent", "seconds_of"])
+@pytest.mark.parametrize("question", ["reserved", "spent", "history", "peak_vram"])
 def test_a_damaged_ledger_is_our_error(question: str, ledger: Ledger, tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "ledger.sqlite") as other:
         other.execute("DROP TABLE runs")
@@ -202,7 +162,8 @@ def test_a_damaged_ledger_is_our_error(question: str, ledger: Ledger, tmp_path: 
     ask: Mapping[str, Callable[[], Any]] = {
         "reserved": ledger.reserved,
         "spent": lambda: ledger.spent(0.0),
-        "seconds_of": lambda: ledger.seconds_of("abc", "L40S"),
+        "history": lambda: ledger.history("abc"),
+        "peak_vram": lambda: ledger.peak_vram("abc"),
     }
     with pytest.raises(NotReadyError, match="cannot read the ledger"):
         ask[question]()
