@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from comfymodal.cli.costs_budget import budget
 from comfymodal.cli.costs_compare import compare
 from comfymodal.cli.costs_estimate import app as estimate_app
 from comfymodal.cli.costs_rates import rates
@@ -51,6 +52,7 @@ def costs(
     import time
 
     from comfymodal.operations.books import open_books
+    from comfymodal.operations.budgets import show_budgets
     from comfymodal.operations.costs import CostsWish, costs_page, costs_report, write_page
     from comfymodal.output.show import open_page, show, show_lines
 
@@ -62,7 +64,7 @@ def costs(
     wish = CostsWish(_since(since, now), _grouping(by), top)
     with open_desk(as_json=as_json, quiet=quiet) as desk:
         books = open_books(config, environ=os.environ, cwd=Path.cwd())
-        report = costs_report(wish, books, now=now)
+        report = costs_report(wish, books, now=now, budgets=show_budgets(books, now=now).budgets)
         if html is not None:
             from comfymodal.output.costs_page import page
 
@@ -96,5 +98,6 @@ def _grouping(text: str) -> Grouping:
 
 
 app.add_typer(estimate_app, name="estimate")
+app.command("budget")(budget)
 app.command("rates")(rates)
 app.command("compare")(compare)

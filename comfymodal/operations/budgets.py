@@ -7,15 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfymodal.costs.budget import Limit
-from comfymodal.costs.rates import money_text, nanodollars_of
+from comfymodal.costs.rates import money_json, money_text, nanodollars_of
 from comfymodal.errors import BudgetError, ComfymodalError
+from comfymodal.operations.books import Books
 from comfymodal.operations.context import Context
+from comfymodal.operations.costs_results import BudgetsReport, BudgetView
 from comfymodal.operations.desk import Desk, Question
 from comfymodal.operations.refresh import refresh
-from comfymodal.runs.ledger import Run
+from comfymodal.runs.ledger import Ledger, Run
+
+if TYPE_CHECKING:
+    from comfymodal.project.schema import Project
 
 Fit = Callable[[int | None], float]
 """A time limit in seconds that so many nanodollars pay for. Raises `BudgetError` where they do not suffice."""
@@ -29,14 +34,39 @@ class Allowed:
     limits: tuple[Limit, ...]
 
 
-def limits_of(context: Context, *, now: float | None = None) -> tuple[Limit, ...]:
-    """The budgets of day, month and total that the next run counts against: the project's, and those of its tag."""
-    costs = context.project.costs
+def limits_of(project: Project, *, now: float | None = None, is_every_tag: bool = False) -> tuple[Limit, ...]:
+    """The budgets of day, month and total: the project's, and those of the tag that its next run has, or of all."""
+    costs = project.costs
     moment = datetime.fromtimestamp(time.time() if now is None else now, UTC)
     found = list(_limits(costs, moment, key="costs", whose="", tag=None))
-    if costs.tag is not None and (own := costs.tags.get(costs.tag)) is not None:
-        found += _limits(own, moment, key=f"costs.tags.{costs.tag}", whose=f" for tag {costs.tag}", tag=costs.tag)
+    for tag, own in costs.tags.items():
+        if is_every_tag or tag == costs.tag:
+            found += _limits(own, moment, key=f"costs.tags.{tag}", whose=f" for tag {tag}", tag=tag)
     return tuple(found)
+
+
+def show_budgets(books: Books, *, now: float | None = None) -> BudgetsReport:
+    """Every budget of the project and what of it is gone; with exit code 7 when one is used up. Asks nobody."""
+    project = books.project
+    limits = limits_of(project, now=now, is_every_tag=True)
+    views = tuple(_view(limit, books.ledger) for limit in limits)
+    costs = project.costs
+    per_run = {"": costs.per_run_usd, **{tag: own.per_run_usd for tag, own in costs.tags.items()}}
+    is_used_up = any(Decimal(view.left) <= 0 for view in views)
+    return BudgetsReport(
+        budgets=views,
+        per_run={tag: f"{amount:f}" for tag, amount in per_run.items() if amount is not None},
+        on_exceed=costs.on_exceed,
+        warn_at=costs.warn_at,
+        exit_code=BudgetError.exit_code if is_used_up else 0,
+    )
+
+
+def _view(limit: Limit, ledger: Ledger) -> BudgetView:
+    spent, reserved = ledger.committed(limit)
+    left = limit.nanodollars - spent - reserved
+    amounts = {"limit": limit.nanodollars, "spent": spent, "reserved": reserved, "left": left}
+    return BudgetView(limit.name, limit.key, **{name: money_json(amount) for name, amount in amounts.items()})
 
 
 def allow(context: Context, desk: Desk | None, fit: Fit, *, max_cost: int | None, of: int = 1) -> Allowed:
@@ -46,7 +76,7 @@ def allow(context: Context, desk: Desk | None, fit: Fit, *, max_cost: int | None
     without a desk nobody is asked.
     """
     own = [] if max_cost is None else [max_cost]
-    limits = limits_of(context)
+    limits = limits_of(context.project)
     budgets = _per_run(context)
     for limit in limits:
         budgets.append(_left(limit, context) // of)
@@ -63,7 +93,7 @@ def allow(context: Context, desk: Desk | None, fit: Fit, *, max_cost: int | None
 
 def watch_budgets(context: Context, desk: Desk) -> None:
     """Warn, once each, of budgets of which a part is gone that the project names (`costs.warn_at`)."""
-    for limit in limits_of(context):
+    for limit in limits_of(context.project):
         gone = limit.nanodollars - context.ledger.left(limit)
         reached = [percent for percent in context.project.costs.warn_at if gone * 100 >= percent * limit.nanodollars]
         for percent in sorted(reached):

@@ -91,13 +91,26 @@ class UnitView:
 
 @dataclass(frozen=True, slots=True)
 class BudgetView:
-    """A budget of the project file and what of it is gone: `reserved` is set aside for runs that go on."""
+    """A budget of the project file, in dollars: `reserved` is set aside for runs that go on, `left` may be below 0."""
 
     name: str
     key: str
     limit: str
     spent: str
     reserved: str
+    left: str
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetsReport:
+    """All budgets; `per_run` is by tag, `` for the project's, in dollars."""
+
+    budgets: tuple[BudgetView, ...]
+    per_run: Mapping[str, str]
+    on_exceed: str
+    warn_at: tuple[int, ...]
+    """Percents."""
+    exit_code: int
 
 
 @dataclass(frozen=True, slots=True)

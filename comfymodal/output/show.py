@@ -10,6 +10,7 @@ from comfymodal.errors import ComfymodalError
 from comfymodal.operations.costs_results import CostsReport
 from comfymodal.operations.results import RunReport
 from comfymodal.operations.sync_results import SyncReport
+from comfymodal.output.budget_table import budget_table
 from comfymodal.output.compare_tables import compare_end, compare_lines, compare_table
 from comfymodal.output.costs_report import BAR_LEAST, BAR_MOST, costs_bars, costs_end, costs_head, costs_table
 from comfymodal.output.deploy_tables import deploy_table
@@ -49,6 +50,7 @@ def show(
         or fleet_table(result)
         or models_table(result)
         or rates_table(result)
+        or budget_table(result)
         or train_table(result)
         or compare_table(result)
         or estimate_table(result)

@@ -201,6 +201,10 @@ class Ledger:
         """Nanodollars of a budget that are neither spent nor set aside; what is not known counts as its worst."""
         return self._asked(spending.left, limit)
 
+    def committed(self, limit: Limit) -> tuple[int, int]:
+        """Nanodollars of a budget that were spent, and that are set aside."""
+        return self._asked(spending.committed, limit)
+
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """Several questions of one state: what others write meanwhile is not seen. Raises `NotReadyError`."""

@@ -219,22 +219,22 @@ def _set_idle(connection: sqlite3.Connection, run_id: str, idle_s: float, per_s:
     )
 
 
-def committed(connection: sqlite3.Connection, *, since: float = 0.0, tag: str | None = None) -> int:
-    """What was spent on runs created from then on, and what is set aside for all that have not ended."""
-    of_tag, values = ("", ()) if tag is None else (" AND tag = ?", (tag,))
+def committed(connection: sqlite3.Connection, limit: Limit) -> tuple[int, int]:
+    """What was spent on runs that count against a budget, and what is set aside for all that have not ended."""
+    of_tag, values = ("", ()) if limit.tag is None else (" AND tag = ?", (limit.tag,))
     spent = connection.execute(
         f"SELECT coalesce(sum({COMMITTED}), 0) FROM costs WHERE created_at >= ?{of_tag}"
         " AND run_id NOT IN (SELECT run_id FROM reservations)",
-        (since, *values),
+        (limit.since, *values),
     ).fetchone()[0]
     aside = connection.execute(
         "SELECT coalesce(sum(nanodollars), 0) FROM reservations"
-        + ("" if tag is None else " WHERE run_id IN (SELECT run_id FROM costs WHERE tag = ?)"),
+        + ("" if limit.tag is None else " WHERE run_id IN (SELECT run_id FROM costs WHERE tag = ?)"),
         values,
     ).fetchone()[0]
-    return int(spent) + int(aside)
+    return int(spent), int(aside)
 
 
 def left(connection: sqlite3.Connection, limit: Limit) -> int:
     """Nanodollars of a budget that nothing was spent on or set aside of; below 0 when it is exceeded."""
-    return limit.nanodollars - committed(connection, since=limit.since, tag=limit.tag)
+    return limit.nanodollars - sum(committed(connection, limit))

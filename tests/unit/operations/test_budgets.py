@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from comfymodal.errors import BudgetError
-from comfymodal.operations.budgets import limits_of, watch_budgets
+from comfymodal.operations.books import Books
+from comfymodal.operations.budgets import limits_of, show_budgets, watch_budgets
 from comfymodal.operations.context import Context
 from comfymodal.operations.ending import ErrandEnding
 from comfymodal.operations.follow import submit
@@ -91,7 +92,7 @@ def test_a_run_that_ended_unseen_gives_back_what_was_set_aside(tmp_path: Path) -
 
 def test_an_ended_run_whose_cost_nobody_knows_counts_as_the_most_it_can_be(tmp_path: Path) -> None:
     context = modal_context(tmp_path, "daily_usd: 0.50")
-    (limit,) = limits_of(context)
+    (limit,) = limits_of(context.project)
     start(context, "a")
     end(context, "a", None)
     left = context.ledger.left(limit)
@@ -104,19 +105,19 @@ def test_an_ended_run_whose_cost_nobody_knows_counts_as_the_most_it_can_be(tmp_p
 def test_days_and_months_begin_anew_and_the_total_does_not(tmp_path: Path) -> None:
     context = modal_context(tmp_path, "daily_usd: 1, monthly_usd: 2, total_usd: 3")
     now = datetime(2026, 3, 1, 0, 0, 5, tzinfo=UTC).timestamp()
-    found = {limit.key: (limit.nanodollars, now - limit.since) for limit in limits_of(context, now=now)}
+    found = {limit.key: (limit.nanodollars, now - limit.since) for limit in limits_of(context.project, now=now)}
     assert found == {
         "costs.daily_usd": (10**9, 5.0),
         "costs.monthly_usd": (2 * 10**9, 5.0),
         "costs.total_usd": (3 * 10**9, now),
     }
-    later = {limit.key: now + 86_400 - limit.since for limit in limits_of(context, now=now + 86_400)}
+    later = {limit.key: now + 86_400 - limit.since for limit in limits_of(context.project, now=now + 86_400)}
     assert (later["costs.daily_usd"], later["costs.monthly_usd"]) == (5.0, 86_405.0)
 
 
 def test_a_tag_has_budgets_of_its_own(tmp_path: Path) -> None:
     tagged = modal_context(tmp_path, "daily_usd: 9, tag: night, tags: {night: {daily_usd: 0.40}, day: {total_usd: 1}}")
-    assert [limit.key for limit in limits_of(tagged)] == ["costs.daily_usd", "costs.tags.night.daily_usd"]
+    assert [limit.key for limit in limits_of(tagged.project)] == ["costs.daily_usd", "costs.tags.night.daily_usd"]
     start(tagged, "a")
     with pytest.raises(BudgetError, match=r"left today for tag night \(costs.tags.night.daily_usd\)"):
         priced(tagged, "b")
@@ -168,3 +169,18 @@ def test_a_budget_that_is_nearly_spent_is_told_once(tmp_path: Path) -> None:
     watch_budgets(context, clerk)
     assert "$0.9882 of $1.00" in clerk.warnings[0]
     assert len(clerk.warnings) == 1
+
+
+def test_the_command_tells_all_of_them_and_ends_with_seven_when_one_is_used_up(tmp_path: Path) -> None:
+    context = modal_context(tmp_path, "daily_usd: 1, per_run_usd: 0.9, tags: {night: {total_usd: 0.50}}")
+    start(context, "a")
+    start(context, "b")
+    end(context, "b", 100_000_000)
+    books = Books(context.project, context.ledger, context.state, ())
+    told = show_budgets(books)
+    day, night = told.budgets
+    assert (day.name, day.limit, day.spent, day.reserved) == ("today", "1", "0.1", "0.29412448")
+    assert (night.name, night.left, told.per_run, told.exit_code) == ("in all for tag night", "0.5", {"": "0.9"}, 0)
+    context.ledger.settle("a", status="succeeded", ended_at=time.time(), result={}, cost_nanodollars=900_000_000)
+    told = show_budgets(books)
+    assert (told.budgets[0].left, told.exit_code) == ("0", 7)

@@ -203,7 +203,7 @@ def test_storage_has_unit_prices_and_no_sum(desk: Desk) -> None:
 
 
 def test_budgets_are_shown_as_they_are_given(desk: Desk) -> None:
-    budget = BudgetView("today", "costs.daily_usd", "10", "1", "0.5")
+    budget = BudgetView("today", "costs.daily_usd", "10", "1", "0.5", "8.5")
 
     assert desk.report(ALL, budgets=[budget]).budgets == (budget,)
 

@@ -80,7 +80,7 @@ def costs_report(**changed: Any) -> CostsReport:
         "per_image": UnitView(7, "3.5", "0.5"),
         "per_lora": None,
         "today": TodayView("0.6", 2, "0"),
-        "budgets": (BudgetView("today", "costs.daily_usd", "10", "0.6", "0.4"),),
+        "budgets": (BudgetView("today", "costs.daily_usd", "10", "0.6", "0.4", "9.0"),),
         "forecast": ForecastView("2026-11", 6, "12", "0", "17.5", "19", "23"),
         "storage": (StorageView("Modal volumes", "$0.09 per GiB", "2026-10-07", "comfymodal models du"),),
         "notices": ("what 1 run that ended cost is not known: no sum has it",),

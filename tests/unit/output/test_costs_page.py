@@ -55,7 +55,7 @@ def test_text_from_anywhere_stays_text() -> None:
     groups = (group(EVIL, 1.0),)
     days = (DayView("2026-11-15", {EVIL: "1"}),)
     report = costs_report(
-        project=EVIL, groups=groups, notices=(EVIL,), budgets=(BudgetView(EVIL, EVIL, "1", "2", "0"),)
+        project=EVIL, groups=groups, notices=(EVIL,), budgets=(BudgetView(EVIL, EVIL, "1", "2", "0", "-1"),)
     )
 
     found = read(costs_page(report, workflows=groups, gpus=groups, days=days))
@@ -80,8 +80,8 @@ def test_days_of_a_wrong_clock_are_told() -> None:
 def test_an_exceeded_budget_is_red() -> None:
     report = costs_report(
         budgets=(
-            BudgetView("over", "costs.daily_usd", "1", "0.8", "0.4"),
-            BudgetView("none", "costs.total_usd", "0", "0", "0"),
+            BudgetView("over", "costs.daily_usd", "1", "0.8", "0.4", "-0.2"),
+            BudgetView("none", "costs.total_usd", "0", "0", "0", "0"),
         )
     )
 
