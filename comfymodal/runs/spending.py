@@ -90,7 +90,7 @@ SCHEMA = f"{TABLES.strip()};\n{_FILL.strip()}"
 SPENT = "coalesce(billed, measured + coalesce(idle, 0))"
 """What a run came to, as far as it is known: Modal's own figure before ours."""
 
-_LONGEST = "CAST(nanodollars_per_s * (ended_at - created_at + coalesce(window_s, 0)) AS INTEGER)"
+_LONGEST = "max(0, CAST(nanodollars_per_s * (ended_at - created_at + coalesce(window_s, 0)) AS INTEGER))"
 COMMITTED = f"coalesce({SPENT}, min(worst, {_LONGEST}), worst, 0)"
 """Against budgets, what is not known counts as the most that it can be."""
 
