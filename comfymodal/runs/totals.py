@@ -150,9 +150,9 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """How many runs there ever were, when the first was submitted, and how many times of runs cannot be true.
+    """How many runs there ever were, when the first was submitted, and of how many the times cannot be true.
 
-    `future_runs` are submitted later than now, `backward_runs` ended before they were submitted: a clock was set back.
+    `future_runs` are submitted later than now; `backward_runs`, of the period, ended before they were submitted.
     """
 
     runs: int
@@ -161,11 +161,11 @@ class Extent:
     backward_runs: int
 
 
-def extent(connection: sqlite3.Connection, *, now: float) -> Extent:
-    first_at = connection.execute("SELECT min(created_at) FROM costs").fetchone()[0]
+def extent(connection: sqlite3.Connection, *, since: float | None, now: float) -> Extent:
+    runs, first_at = connection.execute("SELECT count(*), min(created_at) FROM costs").fetchone()
     future = connection.execute("SELECT count(*) FROM costs WHERE created_at > ?", (now,)).fetchone()[0]
-    row = connection.execute("SELECT count(*), sum(ended_at < created_at) FROM costs").fetchone()
-    return Extent(int(row[0]), first_at, int(future), int(row[1] or 0))
+    backward = "SELECT count(*) FROM costs WHERE created_at >= ? AND ended_at < created_at"
+    return Extent(int(runs), first_at, int(future), int(connection.execute(backward, (_from(since),)).fetchone()[0]))
 
 
 def totals(connection: sqlite3.Connection, by: Grouping, *, since: float | None, top: int | None = None) -> Totals:
@@ -195,6 +195,15 @@ def by_day_and_kind(connection: sqlite3.Connection, *, since: float | None) -> l
         (_from(since),),
     )
     return [(_date(day), kind, spent) for day, kind, spent in rows]
+
+
+def spent_by(connection: sqlite3.Connection, by: Grouping, *, since: float | None) -> list[tuple[str, int | None]]:
+    """What is known to be spent on each of a grouping, the dearest first; None where nothing is known."""
+    rows = connection.execute(
+        f"SELECT {_KEYS[by]}, sum({SPENT}) FROM costs WHERE created_at >= ? GROUP BY 1 ORDER BY 2 DESC, 1",
+        (_from(since),),
+    )
+    return [(str(key), spent) for key, spent in rows]
 
 
 def _from(since: float | None) -> float:
