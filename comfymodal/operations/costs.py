@@ -28,7 +28,8 @@ from comfymodal.operations.costs_results import (
 )
 from comfymodal.operations.costs_views import group_views, others_view, storage_views, sums_view
 from comfymodal.operations.views import iso_time
-from comfymodal.runs.totals import Extent, Grouping, Sums, Totals, by_day_and_kind, extent, spent_by, totals
+from comfymodal.runs.sums import Sums
+from comfymodal.runs.totals import Extent, Grouping, Totals, by_day_and_kind, extent, spent_by, totals
 
 TOP = 20
 """How many rows there are when nobody says; days are not folded then."""

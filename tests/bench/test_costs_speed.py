@@ -29,7 +29,7 @@ DAYS = 90
 WORKFLOWS = 300
 
 
-@pytest.mark.parametrize("runs", [100_000, 1_000_000])
+@pytest.mark.parametrize("runs", [100_000, 1_000_000], ids=["1e5", "1e6"])
 def test_a_report_by_any_grouping(runs: int, make_cli: Callable[[Path], Cli], tmp_path: Path) -> None:
     cli = make_cli(tmp_path / "state")
     (cli.cwd / "comfymodal.yaml").write_text("version: 1\nproject: bench\ntarget: modal\n")

@@ -14,7 +14,8 @@ import pytest
 
 from comfymodal.errors import NotReadyError
 from comfymodal.runs.ledger import Ledger
-from comfymodal.runs.totals import GROUPINGS, Grouping, Sums, Totals, by_day_and_kind, extent, spent_by, totals
+from comfymodal.runs.sums import Sums
+from comfymodal.runs.totals import GROUPINGS, Grouping, Totals, by_day_and_kind, extent, spent_by, totals
 from tests.unit.runs.cost_rows import DAY_S, NOON, ROW, fill
 
 ACTIVE = ("submitting", "running")
