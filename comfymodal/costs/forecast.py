@@ -96,7 +96,7 @@ def _expected(history: Sequence[tuple[date, int]], day: date) -> float:
 
 
 def _weighted(days: Sequence[tuple[date, int]], seen_from: date) -> float:
-    weights = [0.5 ** ((seen_from - day).days / _HALF_LIFE_DAYS) for day, _ in days]
+    weights = [math.pow(0.5, (seen_from - day).days / _HALF_LIFE_DAYS) for day, _ in days]
     return sum(weight * cost for weight, (_, cost) in zip(weights, days, strict=True)) / sum(weights)
 
 
