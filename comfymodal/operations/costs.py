@@ -20,16 +20,16 @@ from comfymodal.operations.costs_results import (
     CostsReport,
     DayView,
     ForecastView,
-    GroupView,
-    OthersView,
     PricesView,
+    ShareView,
     StorageView,
     TodayView,
     UnitView,
 )
 from comfymodal.operations.costs_views import group_views, others_view, storage_views, sums_view
 from comfymodal.operations.views import iso_time
-from comfymodal.runs.totals import Extent, Grouping, Sums, Totals, by_day_and_kind, extent, totals
+from comfymodal.runs.sums import Sums
+from comfymodal.runs.totals import Extent, Grouping, Totals, by_day_and_kind, extent, spent_by, totals
 
 TOP = 20
 """How many rows there are when nobody says; days are not folded then."""
@@ -60,7 +60,7 @@ def costs_report(wish: CostsWish, books: Books, *, now: float, budgets: Sequence
     """Sum up the ledger; an empty one gives an empty report. Raises `NotReadyError` for one that cannot be read."""
     midnight = now - now % _DAY_S
     with books.ledger.reading() as connection:
-        whole = extent(connection, now=now)
+        whole = extent(connection, since=wish.since, now=now)
         found = totals(connection, wish.by, since=wish.since, top=wish.most)
         today = totals(connection, "kind", since=midnight).total
         lately = by_day_and_kind(connection, since=midnight - LOOK_BACK_DAYS * _DAY_S)
@@ -98,8 +98,8 @@ def costs_page(report: CostsReport, books: Books, *, since: float | None, now: f
     """What the page shows beside the report."""
     with books.ledger.reading() as connection:
         by_day = by_day_and_kind(connection, since=since)
-        workflows = totals(connection, "workflow", since=since, top=PAGE_TOP)
-        gpus = totals(connection, "gpu", since=since, top=PAGE_TOP)
+        workflows = spent_by(connection, "workflow", since=since)
+        gpus = spent_by(connection, "gpu", since=since)
     today = datetime.fromtimestamp(now, UTC).date()
     days: dict[date, dict[str, str]] = defaultdict(dict)
     for day, kind, spent in by_day:
@@ -148,9 +148,17 @@ def _unit(sums: Sums | None, counted: Callable[[Sums], int]) -> UnitView | None:
     return UnitView(count, money_json(sums.spent), money_json(round(sums.spent / count)))
 
 
-def _shares(found: Totals) -> tuple[GroupView | OthersView, ...]:
-    others = others_view(found)
-    return (*group_views(found), *([others] if others else []))
+def _shares(spent: Sequence[tuple[str, int | None]]) -> tuple[ShareView, ...]:
+    """The dearest of them, and the others as one."""
+    rows, others = list(spent[:PAGE_TOP]), spent[PAGE_TOP:]
+    if others:
+        known = [each for _, each in others if each is not None]
+        rows.append(("1 other" if len(others) == 1 else f"{len(others)} others", sum(known) if known else None))
+    whole = sum(each or 0 for _, each in rows)
+    return tuple(
+        ShareView(key, None if each is None else money_json(each), (each or 0) / whole if whole else None)
+        for key, each in rows
+    )
 
 
 def _forecast_view(ahead: Forecast) -> ForecastView:

@@ -189,6 +189,15 @@ class DayView:
 
 
 @dataclass(frozen=True, slots=True)
+class ShareView:
+    """What is known to be spent on one of a kind; `share` is its part of all, from 0 to 1."""
+
+    key: str
+    total: str | None
+    share: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class CostsPage:
     """What the HTML page is made of, beside the report: every day with runs, and the dearest by workflow and by GPU."""
 
@@ -196,5 +205,5 @@ class CostsPage:
     days: tuple[DayView, ...]
     days_outside: int
     """Days that a clock which was wrong has named, and that the drawing leaves out."""
-    workflows: tuple[GroupView | OthersView, ...]
-    gpus: tuple[GroupView | OthersView, ...]
+    workflows: tuple[ShareView, ...]
+    gpus: tuple[ShareView, ...]

@@ -8,7 +8,8 @@ from comfymodal.costs.rates import AS_OF, money_json, money_text
 from comfymodal.costs.storage_rates import RemoteKind, StorageRates, storage_rates
 from comfymodal.operations.costs_results import GroupView, OthersView, RunFactsView, StorageView, SumsView
 from comfymodal.operations.views import iso_time
-from comfymodal.runs.totals import RunFacts, Sums, Totals
+from comfymodal.runs.sums import Sums
+from comfymodal.runs.totals import RunFacts, Totals
 
 VOLUME_PRICE = "$0.09 per GiB and month above the workspace's first 1 TiB"
 """Of Modal's volumes; read where the prices of containers were."""

@@ -12,8 +12,7 @@ from comfymodal.operations.costs_results import (
     CostsPage,
     CostsReport,
     ForecastView,
-    GroupView,
-    OthersView,
+    ShareView,
     SumsView,
     UnitView,
 )
@@ -40,8 +39,8 @@ def _parts(costs: CostsPage) -> Iterator[str]:
     yield _days(costs)
     yield section("Budgets", meters([_budget(budget) for budget in report.budgets]))
     yield section("Forecast", _forecast(report.forecast))
-    yield section("By workflow", meters([_share(group) for group in costs.workflows]))
-    yield section("By GPU", meters([_share(group) for group in costs.gpus]))
+    yield section("By workflow", meters([_share(row) for row in costs.workflows]))
+    yield section("By GPU", meters([_share(row) for row in costs.gpus]))
     yield section(f"Every {_BY[report.by]}" if report.by != "day" else "Day by day", _table(report))
     yield section("What the time went into", _seconds(report.total))
     yield section("Storage", _storage(report))
@@ -113,10 +112,9 @@ def _forecast(ahead: ForecastView | None) -> str:
     return told + meters([(f"end of {text(ahead.month)}", meter(ends, said), said)])
 
 
-def _share(group: GroupView | OthersView) -> tuple[str, str, str]:
-    name = group.key if isinstance(group, GroupView) else count(group.groups, "other")
-    said = ", ".join(part for part in (_money(group.sums.total) or "-", text(share_in_words(group.share))) if part)
-    return text(name), meter([("spent", group.share or 0.0)], said), said
+def _share(row: ShareView) -> tuple[str, str, str]:
+    said = ", ".join(part for part in (_money(row.total) or "-", text(share_in_words(row.share))) if part)
+    return text(row.key), meter([("spent", row.share or 0.0)], said), said
 
 
 def _table(report: CostsReport) -> str:

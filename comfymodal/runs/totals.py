@@ -7,21 +7,18 @@ ledger's `reading`, so that all answers are of one state.
 from __future__ import annotations
 
 import math
-import operator
 import sqlite3
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import reduce
 from typing import Any, Literal, get_args
 
 from comfymodal.runs.spending import SPENT
+from comfymodal.runs.sums import ACTIVE, COLUMNS, Sums, SumsRow, added, fields_of, values_of
 
 Grouping = Literal["day", "run", "workflow", "gpu", "kind", "tag"]
 GROUPINGS: tuple[Grouping, ...] = get_args(Grouping)
-
-_Row = tuple[Any, ...]
-"""The fields of a `Sums`: thousands of them are added faster so."""
 
 HERE = "this machine"
 NO_GPU = "no GPU"
@@ -44,73 +41,7 @@ _KEYS: dict[Grouping, str] = {
     "tag": f"CASE WHEN tag = '' THEN '{NO_TAG}' ELSE tag END",
 }
 
-_ACTIVE = ("submitting", "running")
-_WELL = ("succeeded", "partial")
-
-
-@dataclass(frozen=True, slots=True)
-class Sums:
-    """Of a group of runs; each `..._runs` says of how many the money beside it is known.
-
-    `measured` is their own seconds and start-ups, `idle` the gaps after them. `spent` takes Modal's figure before ours.
-    `estimated` is the typical estimate of those that ended and whose cost is known, `estimated_spent` that cost.
-    `unknown_runs` ended, and what they cost is not known.
-    """
-
-    runs: int = 0
-    active_runs: int = 0
-    succeeded_runs: int = 0
-    reserved: int = 0
-    outputs: int = 0
-    estimated: int = 0
-    estimated_runs: int = 0
-    estimated_spent: int = 0
-    measured: int = 0
-    measured_runs: int = 0
-    idle: int = 0
-    idle_runs: int = 0
-    gapless_runs: int = 0
-    """Measured, and how long their container idled afterwards is not known."""
-    billed: int = 0
-    billed_runs: int = 0
-    drift: int = 0
-    """How much more was billed than measured, of those that were both."""
-    spent: int = 0
-    spent_runs: int = 0
-    spent_outputs: int = 0
-    unknown_runs: int = 0
-    failed: int = 0
-    failed_runs: int = 0
-    start_s: float = 0.0
-    run_s: float = 0.0
-    idle_s: float = 0.0
-    lost_s: float = 0.0
-
-    def __add__(self, other: Sums) -> Sums:
-        return Sums(*map(operator.add, _values(self), _values(other)))
-
-    def __sub__(self, other: Sums) -> Sums:
-        return Sums(*map(operator.sub, _values(self), _values(other)))
-
-
-_values = operator.attrgetter(*(field.name for field in fields(Sums)))
-
 _SET_ASIDE = "(SELECT nanodollars FROM reservations WHERE reservations.run_id = costs.run_id)"
-
-_FORESEEN = f"CASE WHEN {SPENT} IS NOT NULL THEN typical END"
-
-# Of runs of one status; what follows from the status is not asked for each of them.
-_COLUMNS = ", ".join(
-    (
-        *("count(*)", "sum(outputs)", f"sum({_FORESEEN})", f"count({_FORESEEN})", "sum(measured)", "count(measured)"),
-        *("sum(idle)", "count(idle)", "sum(measured IS NOT NULL AND idle IS NULL AND billed IS NULL)"),
-        *("sum(billed)", "count(billed)", f"sum({SPENT})", f"count({SPENT})"),
-        f"sum(CASE WHEN {SPENT} IS NOT NULL THEN outputs END)",
-        f"sum(CASE WHEN typical IS NOT NULL THEN {SPENT} END)",
-        "sum(billed - measured - coalesce(idle, 0))",
-        *("sum(start_s)", "sum(run_s)", "sum(idle_s)", "sum(lost_s)"),
-    )
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +81,9 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """How many runs there ever were, when the first was submitted, and how many times of runs cannot be true.
+    """How many runs there ever were, when the first was submitted, and of how many the times cannot be true.
 
-    `future_runs` are submitted later than now, `backward_runs` ended before they were submitted: a clock was set back.
+    `future_runs` are submitted later than now; `backward_runs`, of the period, ended before they were submitted.
     """
 
     runs: int
@@ -161,24 +92,24 @@ class Extent:
     backward_runs: int
 
 
-def extent(connection: sqlite3.Connection, *, now: float) -> Extent:
-    first_at = connection.execute("SELECT min(created_at) FROM costs").fetchone()[0]
+def extent(connection: sqlite3.Connection, *, since: float | None, now: float) -> Extent:
+    runs, first_at = connection.execute("SELECT count(*), min(created_at) FROM costs").fetchone()
     future = connection.execute("SELECT count(*) FROM costs WHERE created_at > ?", (now,)).fetchone()[0]
-    row = connection.execute("SELECT count(*), sum(ended_at < created_at) FROM costs").fetchone()
-    return Extent(int(row[0]), first_at, int(future), int(row[1] or 0))
+    backward = "SELECT count(*) FROM costs WHERE created_at >= ? AND ended_at < created_at"
+    return Extent(int(runs), first_at, int(future), int(connection.execute(backward, (_from(since),)).fetchone()[0]))
 
 
 def totals(connection: sqlite3.Connection, by: Grouping, *, since: float | None, top: int | None = None) -> Totals:
     """Sum the runs submitted from `since` on (None: all). All but the `top` dearest groups are folded into one."""
     # Of runs there are too many to sum each: the dearest are looked for afterwards.
     key = "''" if by == "run" else _KEYS[by]
-    found: dict[Any, _Row] = {}
-    paid: dict[str, _Row] = {}
+    found: dict[Any, SumsRow] = {}
+    paid: dict[str, SumsRow] = {}
     for name, kind, is_here, row in _rows(connection, key, _from(since)):
-        found[name] = _added(found.get(name), row)
+        found[name] = added(found.get(name), row)
         if not is_here:
-            paid[kind] = _added(paid.get(kind), row)
-    total = Sums(*reduce(_added, found.values())) if found else Sums()
+            paid[kind] = added(paid.get(kind), row)
+    total = Sums(*reduce(added, found.values())) if found else Sums()
     if by == "run":
         groups, count = _dearest_runs(connection, _from(since), top), total.runs
     else:
@@ -197,49 +128,37 @@ def by_day_and_kind(connection: sqlite3.Connection, *, since: float | None) -> l
     return [(_date(day), kind, spent) for day, kind, spent in rows]
 
 
+def spent_by(connection: sqlite3.Connection, by: Grouping, *, since: float | None) -> list[tuple[str, int | None]]:
+    """What is known to be spent on each of a grouping, the dearest first; None where nothing is known."""
+    rows = connection.execute(
+        f"SELECT {_KEYS[by]}, sum({SPENT}) FROM costs WHERE created_at >= ? GROUP BY 1 ORDER BY 2 DESC, 1",
+        (_from(since),),
+    )
+    return [(str(key), spent) for key, spent in rows]
+
+
 def _from(since: float | None) -> float:
     return -math.inf if since is None else since
 
 
-def _rows(connection: sqlite3.Connection, key: str, since: float) -> Iterator[tuple[Any, str, bool, _Row]]:
+def _rows(connection: sqlite3.Connection, key: str, since: float) -> Iterator[tuple[Any, str, bool, SumsRow]]:
     """Key, kind, whether on this machine, and the fields of a `Sums`."""
     rows = connection.execute(
-        f"SELECT {key}, kind, target = 'local', status, {_COLUMNS} FROM costs"
-        " WHERE created_at >= ? GROUP BY 1, 2, 3, 4",
+        f"SELECT {key}, kind, target = 'local', status, {COLUMNS} FROM costs WHERE created_at >= ? GROUP BY 1, 2, 3, 4",
         (since,),
     )
     for name, kind, is_here, status, *values in rows:
-        yield name, kind, bool(is_here), _fields(status, values)
+        yield name, kind, bool(is_here), fields_of(status, values)
     aside = connection.execute(
         f"SELECT {key}, kind, target = 'local', {_SET_ASIDE} FROM costs"
-        f" WHERE run_id IN (SELECT run_id FROM reservations) AND status IN {_ACTIVE} AND created_at >= ?",
+        f" WHERE run_id IN (SELECT run_id FROM reservations) AND status IN {ACTIVE} AND created_at >= ?",
         (since,),
     )
     for name, kind, is_here, reserved in aside:
-        yield name, kind, bool(is_here), _values(Sums(reserved=reserved))
+        yield name, kind, bool(is_here), values_of(Sums(reserved=reserved))
 
 
-def _fields(status: str, values: Sequence[Any]) -> _Row:
-    runs, outputs, typical, typicals, measured, measureds, idle, idles, gapless, *known = (
-        value or 0 for value in values[:16]
-    )
-    billed, billeds, spent, spents, shown, foreseen, drift = known
-    is_active = status in _ACTIVE
-    has_failed = not is_active and status not in _WELL
-    estimates = (0, 0, 0) if is_active else (typical, typicals, foreseen)
-    return (
-        *(runs, runs * is_active, runs * (status == "succeeded"), 0, outputs),
-        *(*estimates, measured, measureds, idle, idles, gapless, billed, billeds, drift),
-        *(spent, spents, shown, 0 if is_active else runs - spents, spent * has_failed, runs * has_failed),
-        *(value or 0.0 for value in values[16:]),
-    )
-
-
-def _added(one: _Row | None, other: _Row) -> _Row:
-    return other if one is None else tuple(map(operator.add, one, other))
-
-
-def _dearest(found: dict[Any, _Row], by: Grouping, top: int | None) -> list[Group]:
+def _dearest(found: dict[Any, SumsRow], by: Grouping, top: int | None) -> list[Group]:
     sums = {key: Sums(*row) for key, row in found.items()}
     dearest = sorted(sums, key=lambda key: (-sums[key].spent, key))[:top]
     # A year reads from its beginning to its end, whatever its days cost.
@@ -250,7 +169,7 @@ def _dearest(found: dict[Any, _Row], by: Grouping, top: int | None) -> list[Grou
 def _dearest_runs(connection: sqlite3.Connection, since: float, top: int | None) -> list[Group]:
     rows = connection.execute(
         f"SELECT run_id, kind, target, status, workflow, {_KEYS['gpu']}, tag, created_at,"
-        f" {_SET_ASIDE}, {_COLUMNS} FROM costs"
+        f" {_SET_ASIDE}, {COLUMNS} FROM costs"
         " WHERE run_id IN (SELECT run_id FROM costs WHERE created_at >= ?"
         f" ORDER BY coalesce({SPENT}, 0) DESC, run_id LIMIT ?)"
         f" GROUP BY run_id ORDER BY coalesce({SPENT}, 0) DESC, run_id",
@@ -264,8 +183,8 @@ def _split(row: Sequence[Any]) -> tuple[str, RunFacts, Sequence[Any]]:
 
 
 def _sums_of_run(facts: RunFacts, values: Sequence[Any]) -> Sums:
-    aside = (values[0] or 0) if facts.status in _ACTIVE else 0
-    return replace(Sums(*_fields(facts.status, values[1:])), reserved=aside)
+    aside = (values[0] or 0) if facts.status in ACTIVE else 0
+    return replace(Sums(*fields_of(facts.status, values[1:])), reserved=aside)
 
 
 def _date(day: int) -> date:

@@ -12,7 +12,9 @@ ROOT = Path(__file__).parent.parent.parent
 HEAVY = ("modal", "rich", "pydantic", "yaml", "boto3", "aiohttp")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["render", "--help"], ["runs", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["render", "--help"], ["runs", "--help"], ["costs", "--help"]]
+)
 def test_help_loads_no_heavy_package(arguments: list[str]) -> None:
     script = (
         "import sys\n"

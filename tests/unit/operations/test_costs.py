@@ -11,7 +11,7 @@ import pytest
 from comfymodal.errors import NotReadyError, OutputFolderError
 from comfymodal.operations.books import open_books
 from comfymodal.operations.costs import CostsWish, costs_page, costs_report, write_page
-from comfymodal.operations.costs_results import BudgetView, CostsReport, OthersView, UnitView
+from comfymodal.operations.costs_results import BudgetView, CostsReport, OthersView, ShareView, UnitView
 from comfymodal.runs.totals import GROUPINGS
 from tests.unit.runs.cost_filling import DAY_S, NOON, fill
 from tests.unit.runs.test_totals import mixed_rows
@@ -235,7 +235,17 @@ def test_the_page_draws_every_day_that_a_calendar_of_ours_has(desk: Desk) -> Non
     yesterday = datetime.fromtimestamp(NOW - DAY_S, UTC).date().isoformat()
     assert [(day.day, day.spent) for day in found.days] == [(yesterday, {"render": "1", "train": "2"})]
     assert found.days_outside == 2
-    assert [group.key for group in found.gpus if not isinstance(group, OthersView)] == ["L40S"]
+    assert found.gpus == (ShareView("L40S", "5", 1.0),)
+
+
+def test_the_page_folds_what_is_cheap(desk: Desk) -> None:
+    desk.fill(*({"workflow": f"w{number}", "billed": 10 - number} for number in range(10)))
+    books = open_books(None, environ=desk.environ, cwd=desk.folder)
+    found = costs_page(costs_report(ALL, books, now=NOW), books, since=None, now=NOW)
+    books.ledger.close()
+
+    assert [share.key for share in found.workflows[:2]] == ["w0", "w1"]
+    assert found.workflows[8] == ShareView("2 others", "0.000000003", 3 / 55)
 
 
 def test_a_page_is_written_whole_or_not_at_all(desk: Desk) -> None:

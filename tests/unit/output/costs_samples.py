@@ -11,9 +11,9 @@ from comfymodal.operations.costs_results import (
     DayView,
     ForecastView,
     GroupView,
-    OthersView,
     PricesView,
     RunFactsView,
+    ShareView,
     StorageView,
     SumsView,
     TodayView,
@@ -109,7 +109,7 @@ def costs_page(report: CostsReport | None = None, **changed: Any) -> CostsPage:
     known: dict[str, Any] = {
         "days": (DayView("2026-11-15", {"render": "1", "train": "0.5"}), DayView("2026-11-18", {"render": "2.5"})),
         "days_outside": 0,
-        "workflows": (group("cat.json", 0.75, total="3"), OthersView(3, 0.25, sums(total="1"))),
-        "gpus": (group("L40S", 1.0, total="4"),),
+        "workflows": (ShareView("cat.json", "3", 0.75), ShareView("3 others", "1", 0.25)),
+        "gpus": (ShareView("L40S", "4", 1.0),),
     }
     return CostsPage(report or costs_report(), **{**known, **changed})

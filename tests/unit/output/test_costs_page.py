@@ -6,11 +6,11 @@ from decimal import Decimal
 
 import pytest
 
-from comfymodal.operations.costs_results import BudgetView, CostsPage, DayView, OthersView
+from comfymodal.operations.costs_results import BudgetView, CostsPage, DayView, ShareView
 from comfymodal.output.costs_page import page
 from comfymodal.output.page_bars import Bar, bars_of, meter, stacked
 from comfymodal.output.page_style import POLICY
-from tests.unit.output.costs_samples import costs_page, costs_report, empty_report, group, sums
+from tests.unit.output.costs_samples import costs_page, costs_report, empty_report, group
 from tests.unit.output.test_train_page import EVIL, REACHING, Page
 
 
@@ -52,13 +52,13 @@ def test_a_bar_is_drawn_for_every_kind_of_every_day() -> None:
 
 
 def test_text_from_anywhere_stays_text() -> None:
-    groups = (group(EVIL, 1.0),)
+    groups, shares = (group(EVIL, 1.0),), (ShareView(EVIL, "1", 1.0),)
     days = (DayView("2026-11-15", {EVIL: "1"}),)
     report = costs_report(
         project=EVIL, groups=groups, notices=(EVIL,), budgets=(BudgetView(EVIL, EVIL, "1", "2", "0", "-1"),)
     )
 
-    found = read(costs_page(report, workflows=groups, gpus=groups, days=days))
+    found = read(costs_page(report, workflows=shares, gpus=shares, days=days))
 
     assert not found.all("script")
     assert not found.all("img")
@@ -90,10 +90,8 @@ def test_an_exceeded_budget_is_red() -> None:
     )
 
 
-def test_others_are_in_no_group() -> None:
-    found = read(costs_page(gpus=(OthersView(1, None, sums(total=None)),)))
-
-    assert "1 other -" in found.text
+def test_a_share_of_nothing_known_is_a_dash() -> None:
+    assert "H100 -" in read(costs_page(gpus=(ShareView("H100", None, None),))).text
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ import pytest
 
 from comfymodal.errors import NotReadyError
 from comfymodal.runs.ledger import Ledger
-from comfymodal.runs.totals import GROUPINGS, Grouping, Sums, Totals, by_day_and_kind, extent, totals
+from comfymodal.runs.sums import Sums
+from comfymodal.runs.totals import GROUPINGS, Grouping, Totals, by_day_and_kind, extent, spent_by, totals
 from tests.unit.runs.cost_filling import DAY_S, NOON, ROW, fill
 
 ACTIVE = ("submitting", "running")
@@ -157,6 +158,22 @@ def test_days_come_in_their_order_and_everything_else_by_cost(tmp_path: Path) ->
     assert [group.key for group in read(tmp_path / "l", "run", top=2).groups] == ["b", "c"]
 
 
+@pytest.mark.parametrize("by", GROUPINGS)
+def test_shares_are_those_of_the_sums(by: Grouping, tmp_path: Path) -> None:
+    fill(tmp_path / "l", mixed_rows(3))
+    ledger = Ledger(tmp_path / "l")
+    with ledger.reading() as connection:
+        shares = spent_by(connection, by, since=None)
+        found = totals(connection, by, since=None)
+    ledger.close()
+
+    expected = [group.sums.spent if group.sums.spent_runs else None for group in found.groups]
+    assert sorted(spent or 0 for _, spent in shares) == sorted(spent or 0 for spent in expected)
+    assert [spent for _, spent in shares].count(None) == expected.count(None)
+    if by != "day":
+        assert dict(shares) == {group.key: spent for group, spent in zip(found.groups, expected, strict=True)}
+
+
 def test_only_runs_from_then_on_count(tmp_path: Path) -> None:
     fill(tmp_path / "l", [{"run_id": "old", "created_at": NOON - 1.0}, {"run_id": "new", "created_at": float(NOON)}])
 
@@ -204,7 +221,7 @@ def test_times_that_cannot_be_true_are_counted(tmp_path: Path) -> None:
     fill(tmp_path / "l", rows)
     ledger = Ledger(tmp_path / "l")
     with ledger.reading() as connection:
-        found = extent(connection, now=NOON + 1.0)
+        found = extent(connection, since=None, now=NOON + 1.0)
     ledger.close()
 
     assert (found.runs, found.first_at, found.future_runs, found.backward_runs) == (3, NOON - 5.0, 1, 1)
