@@ -11,6 +11,8 @@ from comfymodal.cli.costs_budget import budget
 from comfymodal.cli.costs_compare import compare
 from comfymodal.cli.costs_estimate import app as estimate_app
 from comfymodal.cli.costs_rates import rates
+from comfymodal.cli.costs_reconcile import reconcile
+from comfymodal.cli.costs_since import since_at
 from comfymodal.cli.options import ConfigOption, JsonOption, QuietOption, open_desk
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ def costs(
     if open_ and html is None:
         raise typer.BadParameter("there is no page without --html FILE", param_hint="--open")
     now = time.time()
-    wish = CostsWish(_since(since, now), _grouping(by), top)
+    wish = CostsWish(since_at(since, now), _grouping(by), top)
     with open_desk(as_json=as_json, quiet=quiet) as desk:
         books = open_books(config, environ=os.environ, cwd=Path.cwd())
         report = costs_report(wish, books, now=now, budgets=show_budgets(books, now=now).budgets)
@@ -79,15 +81,6 @@ def costs(
         open_page(report.page)
 
 
-def _since(text: str, now: float) -> float | None:
-    from comfymodal.costs.period import parse_since
-
-    try:
-        return parse_since(text, now=now)
-    except ValueError as exc:
-        raise typer.BadParameter(str(exc), param_hint="--since") from exc
-
-
 def _grouping(text: str) -> Grouping:
     from comfymodal.runs.totals import GROUPINGS
 
@@ -100,4 +93,5 @@ def _grouping(text: str) -> Grouping:
 app.add_typer(estimate_app, name="estimate")
 app.command("budget")(budget)
 app.command("rates")(rates)
+app.command("reconcile")(reconcile)
 app.command("compare")(compare)

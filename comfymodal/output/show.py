@@ -21,6 +21,7 @@ from comfymodal.output.estimate_tables import estimate_end, estimate_table
 from comfymodal.output.fleet_tables import fleet_table
 from comfymodal.output.models_tables import models_table
 from comfymodal.output.rates_table import rates_table
+from comfymodal.output.reconcile_table import reconcile_table
 from comfymodal.output.screen import write_stderr
 from comfymodal.output.setup_tables import setup_table
 from comfymodal.output.sync_tables import SHOWN_PATHS, sync_errors, sync_lines, sync_table
@@ -51,6 +52,7 @@ def show(
         or models_table(result)
         or rates_table(result)
         or budget_table(result)
+        or reconcile_table(result)
         or train_table(result)
         or compare_table(result)
         or estimate_table(result)

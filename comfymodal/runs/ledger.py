@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 from comfymodal.costs.budget import Limit
 from comfymodal.costs.measure import Measured
 from comfymodal.errors import NotFoundError, NotReadyError
-from comfymodal.runs import history, spending
+from comfymodal.runs import bills, history, spending
+from comfymodal.runs.bills import Paid
 from comfymodal.runs.history import Sample
 from comfymodal.runs.spending import CostEntry, Expected
 from comfymodal.runs.usage import GpuUsage, first_use, gpu_usage
@@ -204,6 +205,25 @@ class Ledger:
     def committed(self, limit: Limit) -> tuple[int, int]:
         """Nanodollars of a budget that were spent, and that are set aside."""
         return self._asked(spending.committed, limit)
+
+    def paid_since(self, since: float) -> list[Paid]:
+        """When runs that were created from then on were paid for; see `runs.bills`, as for the next four."""
+        return self._asked(bills.paid_since, since)
+
+    def measured_since(self, since: float) -> int:
+        return self._asked(bills.measured_since, since)
+
+    def note_bills(self, found: Mapping[str, tuple[int | None, str]]) -> None:
+        with self._writing() as connection:
+            bills.note_bills(connection, found)
+
+    def note_calls(self, spans: Mapping[str, tuple[str, float, float, float]]) -> None:
+        with self._writing() as connection:
+            bills.note_calls(connection, spans)
+
+    def note_next_calls(self, starts: Mapping[str, Sequence[float]], *, now: float) -> None:
+        with self._writing() as connection:
+            bills.note_next_calls(connection, starts, now=now)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:

@@ -169,7 +169,7 @@ def settle(
     if seen.nanodollars_per_s is not None:
         connection.execute("UPDATE costs SET nanodollars_per_s = ? WHERE run_id = ?", (seen.nanodollars_per_s, run_id))
     if seen.container:
-        _note_gaps(connection, seen.container, seen.began_at)
+        note_gaps(connection, seen.container, seen.began_at)
 
 
 def note_render(connection: sqlite3.Connection, run_id: str, result: Mapping[str, Any]) -> None:
@@ -182,7 +182,7 @@ def note_render(connection: sqlite3.Connection, run_id: str, result: Mapping[str
     )
 
 
-def _note_gaps(connection: sqlite3.Connection, container: str, began_at: float) -> None:
+def note_gaps(connection: sqlite3.Connection, container: str, began_at: float) -> None:
     """Until the next run in the same container, the one before it is idle; after the last one it is for the window.
 
     Both at most: a container that is kept up longer is not kept for that run.
@@ -199,7 +199,7 @@ def _note_gaps(connection: sqlite3.Connection, container: str, began_at: float) 
         if next_at is None and is_final:
             continue
         idle_s = window_s if next_at is None else min(window_s, max(0.0, next_at - ended_at))
-        _set_idle(connection, run_id, idle_s, per_s, is_final=next_at is not None)
+        set_idle(connection, run_id, idle_s, per_s, is_final=next_at is not None)
 
 
 def end_containers(connection: sqlite3.Connection, at: float) -> None:
@@ -209,10 +209,10 @@ def end_containers(connection: sqlite3.Connection, at: float) -> None:
         " WHERE is_idle_final = 0 AND idle_s IS NOT NULL AND container IS NOT NULL"
     ).fetchall()
     for run_id, ended_at, idle_s, per_s in rows:
-        _set_idle(connection, run_id, min(idle_s, max(0.0, at - ended_at)), per_s, is_final=True)
+        set_idle(connection, run_id, min(idle_s, max(0.0, at - ended_at)), per_s, is_final=True)
 
 
-def _set_idle(connection: sqlite3.Connection, run_id: str, idle_s: float, per_s: int | None, *, is_final: bool) -> None:
+def set_idle(connection: sqlite3.Connection, run_id: str, idle_s: float, per_s: int | None, *, is_final: bool) -> None:
     connection.execute(
         "UPDATE costs SET idle_s = ?, idle = ?, is_idle_final = ? WHERE run_id = ?",
         (idle_s, None if per_s is None else idle_cost(per_s, idle_s), int(is_final), run_id),

@@ -16,7 +16,7 @@ import pytest
 
 from tests.conftest import Cli
 from tests.unit.output.test_train_page import Page
-from tests.unit.runs.cost_filling import fill
+from tests.unit.runs.cost_rows import fill
 
 DAY_S = 86400
 

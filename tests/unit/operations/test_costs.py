@@ -13,7 +13,7 @@ from comfymodal.operations.books import open_books
 from comfymodal.operations.costs import CostsWish, costs_page, costs_report, write_page
 from comfymodal.operations.costs_results import BudgetView, CostsReport, OthersView, ShareView, UnitView
 from comfymodal.runs.totals import GROUPINGS
-from tests.unit.runs.cost_filling import DAY_S, NOON, fill
+from tests.unit.runs.cost_rows import DAY_S, NOON, fill
 from tests.unit.runs.test_totals import mixed_rows
 
 NOW = float(NOON)

@@ -16,7 +16,7 @@ from comfymodal.errors import NotReadyError
 from comfymodal.runs.ledger import Ledger
 from comfymodal.runs.sums import Sums
 from comfymodal.runs.totals import GROUPINGS, Grouping, Totals, by_day_and_kind, extent, spent_by, totals
-from tests.unit.runs.cost_filling import DAY_S, NOON, ROW, fill
+from tests.unit.runs.cost_rows import DAY_S, NOON, ROW, fill
 
 ACTIVE = ("submitting", "running")
 
