@@ -12,6 +12,7 @@ from comfymodal.operations.context import Context
 from comfymodal.operations.desk import Desk, Question
 from comfymodal.operations.fleet import NO_HELPERS, UNKNOWN, Priced
 from comfymodal.operations.fleet_results import FleetStopped
+from comfymodal.operations.money import ENDING_S
 from comfymodal.targets.modal import fleet
 from comfymodal.targets.modal.board import Board
 from comfymodal.targets.modal.errors import translated
@@ -52,6 +53,8 @@ def stop_fleet(context: Context, desk: Desk, *, is_all: bool, is_dry_run: bool) 
     for app in apps:
         desk.event({"type": "app_stopping", "name": app.name})
         fleet.stop_app(app.name, spec.environment)
+    if set(own) & set(names):
+        context.ledger.end_containers(time.time() + ENDING_S)
     if app_name(spec.project) in names:
         forget(spec)
     everything = tuple(run.run_id for runs in asked.values() for run in runs)

@@ -54,7 +54,9 @@ class ModalCli(Cli):
         return [one for one in self.cloud.containers() if one["app"] == self.app and "RenderBox" in one["function"]]
 
 
-def start_cloud(folder: Path, engine: EngineInstall, *, is_flat: bool = False) -> ModalCloud:
+def start_cloud(
+    folder: Path, engine: EngineInstall, *, is_flat: bool = False, image_env: Mapping[str, str] | None = None
+) -> ModalCloud:
     """A control plane whose images hold the embedded engine; containers do not see this checkout."""
     image = folder / "image"
     image.mkdir(parents=True)
@@ -68,7 +70,7 @@ def start_cloud(folder: Path, engine: EngineInstall, *, is_flat: bool = False) -
     return ModalCloud.start(
         folder / "cloud",
         container_python=container_python(ENGINE_DATA / "test-cache", SYNC_PACKAGES),
-        image_env={"COMFYUI_PATH": str(engine.comfyui_path), "COMFYUI_PYTHON": str(python)},
+        image_env={"COMFYUI_PATH": str(engine.comfyui_path), "COMFYUI_PYTHON": str(python), **(image_env or {})},
         hide=[REPOSITORY],
         buckets=buckets_folder(folder),
         is_flat=is_flat,

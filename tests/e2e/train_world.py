@@ -38,20 +38,23 @@ Event = Mapping[str, Any]
 _numbers = itertools.count(1)
 
 
-@contextmanager
-def start_train_cloud(folder: Path) -> Iterator[ModalCloud]:
-    """A control plane whose training images hold the stand-in; this process is its client meanwhile."""
+def trainer_image(folder: Path, python: Path) -> dict[str, str]:
+    """The environment of an image with the stand-in: containers do not see this checkout, and their Python has nothing
+    that training needs.
+    """
     toolkit = folder / "toolkit"
     shutil.copytree(REPOSITORY / "tests" / "doubles" / "trainer", toolkit / "tests" / "doubles" / "trainer")
     for package in ("tests", "tests/doubles"):
         (toolkit / package / "__init__.py").touch()
+    return {PATH_VARIABLE: str(toolkit / "tests" / "doubles" / "trainer"), PYTHON_VARIABLE: str(python)}
+
+
+@contextmanager
+def start_train_cloud(folder: Path) -> Iterator[ModalCloud]:
+    """A control plane whose training images hold the stand-in; this process is its client meanwhile."""
     python = container_python(ENGINE_DATA / "test-cache")
     made = ModalCloud.start(
-        folder / "cloud",
-        container_python=python,
-        # Containers do not see this checkout, and their Python has nothing that training needs.
-        image_env={PATH_VARIABLE: str(toolkit / "tests" / "doubles" / "trainer"), PYTHON_VARIABLE: str(python)},
-        hide=[REPOSITORY],
+        folder / "cloud", container_python=python, image_env=trainer_image(folder, python), hide=[REPOSITORY]
     )
     with pytest.MonkeyPatch.context() as patch:
         for name, value in made.environ.items():

@@ -23,12 +23,12 @@ from comfymodal.jobs.contract import Engine
 from comfymodal.jobs.kinds import run_job
 from comfymodal.targets.modal.board import Board
 from comfymodal.targets.modal.names import ENV_OF_ANY_ROLE
-from comfymodal.targets.modal.place import ModalPlace, Mount, container_facts
+from comfymodal.targets.modal.place import ModalPlace, Mount, container_facts, process_began
 
 LONGEST_S = 24 * 3600.0 - 300.0
 """For the run, however many containers it takes: before Modal's own timeout the job stops by itself."""
 
-_BEGAN = time.time()
+_BEGAN = process_began()
 _NUMBERS = itertools.count(1)
 
 

@@ -30,7 +30,7 @@ from comfymodal.targets.modal.bucket_files import list_mounts
 from comfymodal.targets.modal.keep_warm import keep_warm
 from comfymodal.targets.modal.names import ENV_MOUNTS, ENV_OF_ROLE, ENV_SETTINGS
 from comfymodal.targets.modal.nodes import inspect
-from comfymodal.targets.modal.place import ModalPlace, Mount, container_facts
+from comfymodal.targets.modal.place import ModalPlace, Mount, container_facts, process_began
 
 __all__ = ["RenderBox", "SnapshotRenderBox", "inspect", "keep_warm", "list_mounts"]
 
@@ -39,7 +39,7 @@ class Box:
     """One ComfyUI on one GPU; takes one job at a time. What the two decorated classes below have in common."""
 
     def _boot(self) -> None:
-        self._began = time.time()
+        self._began = process_began()
         self._container_id = os.environ.get("MODAL_TASK_ID", "")
         self._runs = 0
         self._engine: ChildEngine | None = None

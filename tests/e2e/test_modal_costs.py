@@ -1,0 +1,147 @@
+"""What runs of all kinds are measured to cost, beside what the control plane bills for the same containers.
+
+The double bills the real lifetimes of its containers, at many times Modal's prices: a second of a test must weigh as
+much as a cent.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from comfymodal.comfyui.engines import EngineInstall
+from comfymodal.costs.reconcile import HOUR_S, LEAST_TOLERANCE, tolerance
+from comfymodal.operations.context import open_context
+from comfymodal.operations.reconcile import reconcile_costs
+from comfymodal.targets.modal.recipe import SYNC_PACKAGES
+from tests.conftest import ENGINE_DATA, WORKFLOWS, Cli
+from tests.doubles.modal_cloud.client import ModalCloud, container_python
+from tests.e2e.modal_runs import wait_for_type
+from tests.e2e.modal_world import ModalCli, run_modal, start_cloud, write_project
+from tests.e2e.train_world import trainer_image
+from tests.e2e.training import make_world
+from tests.unit.operations.sync_target import Clerk
+
+_numbers = itertools.count(1)
+
+MORE = """\
+training: {gpu: A100-80GB, secret: standin}
+sync:
+  copy: {from: "models:/checkpoints", to: "outputs:/copies"}
+costs: {daily_usd: 900000, tag: mixed}
+"""
+
+
+@pytest.fixture(scope="module")
+def cloud(
+    engine_install: EngineInstall, tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ModalCloud]:
+    folder = tmp_path_factory.mktemp("modal")
+    python = container_python(ENGINE_DATA / "test-cache", SYNC_PACKAGES)
+    made = start_cloud(folder, engine_install, image_env=trainer_image(folder, python))
+    environ = {"PATH": os.environ["PATH"], "HOME": str(folder)}
+    run_modal(made, environ, "volume", "create", "comfy-models")
+    run_modal(made, environ, "volume", "put", "comfy-models", tiny_checkpoint, "checkpoints/tiny.ckpt")
+    run_modal(made, environ, "secret", "create", "standin", "STANDIN_STEP_S=0.02", "HF_TOKEN=hf_of_a_test")
+    # RenderBox asks for no cores and no memory: what ComfyUI uses is billed, and we count 4 and 32.
+    made.do("bill", used_with_gpu=[4, 32])
+    yield made
+    made.stop()
+    assert "Traceback" not in made.log, made.log
+
+
+@pytest.fixture
+def cli(cloud: ModalCloud, tmp_path: Path, make_cli: Callable[[Path], Cli]) -> ModalCli:
+    made = make_world(make_cli(tmp_path / "state")).cli
+    project = f"mixed{next(_numbers)}"
+    write_project(made.cwd, project, scaledown_window="60s", max_containers=2, more=MORE)
+    bare = {key: value for key, value in made.environ.items() if not key.startswith(("AI_TOOLKIT", "STANDIN"))}
+    return ModalCli(made.cwd, {**bare, **cloud.environ}, cloud, project)
+
+
+def render(cli: ModalCli, number: int) -> None:
+    """Every fourth client is killed as soon as its run is handed over."""
+    process = cli.start("render", WORKFLOWS / "image.json", "--set", f"Canvas.color={number}", "--json-events")
+    leave(process) if number % 4 == 0 else finish(process)
+
+
+def finish(process: subprocess.Popen[str]) -> None:
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, (out[-2000:], err)
+
+
+def leave(process: subprocess.Popen[str]) -> None:
+    wait_for_type(process, "submitted")
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def wait_until_all_ended(cli: ModalCli, number: int) -> list[dict[str, Any]]:
+    give_up_at = time.monotonic() + 90
+    while True:
+        runs: list[dict[str, Any]] = cli("runs", "list", "--limit", "50", "--json").json["data"]["runs"]
+        if len(runs) >= number and not [run for run in runs if run["status"] in ("submitting", "running")]:
+            return runs
+        assert time.monotonic() < give_up_at, runs
+        time.sleep(0.5)
+
+
+@pytest.mark.parametrize(
+    ("renders", "syncs", "trainings", "price"),
+    [
+        # Containers that live for half a minute, and half a second more or less at their ends.
+        pytest.param(4, 1, 1, 10.0, id="six"),
+        pytest.param(13, 4, 3, 50.0, marks=[pytest.mark.soak, pytest.mark.timeout(900)], id="twenty"),
+    ],
+)
+def test_mixed_runs_are_measured_to_cost_what_is_billed(
+    renders: int, syncs: int, trainings: int, price: float, cli: ModalCli, cloud: ModalCloud
+) -> None:
+    cloud.do("bill", price=price)
+    deployed = cli("deploy", "--yes")
+    assert deployed.code == 0, deployed.stderr
+    assert cli("costs", "rates", "--json").json["data"]["source"] == "workspace"
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(render, cli, number) for number in range(renders)]:
+            done.result()
+    for number in range(syncs):
+        process = cli.start("sync", "copy", "--yes", "--json-events")
+        leave(process) if number == 2 else finish(process)
+    for number in range(trainings):
+        process = cli.start("train", "train.yaml", "--name", f"lora{number}", "--yes", "--no-publish", "--json-events")
+        # The last: for one that waits, another container is started, billed, and not used when the first is free.
+        leave(process) if number == 2 else finish(process)
+    # What sent the pictures was done on this machine, and costs nothing.
+    runs = [run for run in wait_until_all_ended(cli, renders + syncs + trainings) if run["target"] == "modal"]
+    assert {run["status"] for run in runs} == {"succeeded"}
+    assert [run for run in runs if run["cost"] is None or Decimal(run["cost"]) <= 0] == []
+    stopped = cli("stop", "--yes", "--json")
+    assert stopped.code == 0, stopped.stderr
+
+    # Four hours from now, nobody expects more of the hours in which they ran.
+    context = open_context(None, environ=cli.environ, cwd=cli.cwd)
+    os.environ.update(cloud.environ)
+    found = reconcile_costs(context, Clerk(), since=time.time() - HOUR_S, now=time.time() + 4 * HOUR_S)
+    measured, billed = (round(Decimal(usd) * 10**9) for usd in (found.measured, found.billed or "0"))
+    print(f"measured ${found.measured}, billed ${found.billed}, unattributed ${found.unattributed}")
+    assert billed > 25 * LEAST_TOLERANCE
+    assert abs(billed - measured) <= tolerance(billed)
+    assert found.statuses == {"matched": len(runs)}
+    assert found.exit_code == 0
+
+    report = cli("costs", "--by", "kind", "--since", "all", "--json").json["data"]
+    assert Decimal(report["total"]["billed"]) == Decimal(found.billed or "0")
+    assert context.ledger.reserved() == 0
+    budget = cli("costs", "budget", "--json")
+    assert json.loads(budget.stdout)["data"]["budgets"][0]["reserved"] == "0"
