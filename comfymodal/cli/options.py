@@ -49,6 +49,9 @@ GpuOption = Annotated[
 MaxCostOption = Annotated[
     str | None, typer.Option("--max-cost", metavar="USD", help="Spend at most this on the run, e.g. 0.50.")
 ]
+TagOption = Annotated[
+    str | None, typer.Option("--tag", metavar="TAG", help="Tag of the run in `costs`, and whose budgets hold.")
+]
 NoDownloadOption = Annotated[
     bool, typer.Option("--no-download", help="Leave the outputs on the volume; `runs fetch` brings them.")
 ]

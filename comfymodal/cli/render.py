@@ -19,6 +19,7 @@ from comfymodal.cli.options import (
     OutOption,
     QuietOption,
     SetOption,
+    TagOption,
     TargetOption,
     WaitOption,
     YesOption,
@@ -59,6 +60,7 @@ def render(
         str | None, typer.Option("--retry-oom-on", metavar="GPU", help="If GPU memory runs out, once more on this one.")
     ] = None,
     max_cost: MaxCostOption = None,
+    tag: TagOption = None,
     no_deploy: Annotated[
         bool, typer.Option("--no-deploy", help="Fail rather than deploy to Modal what is not deployed yet.")
     ] = False,
@@ -94,7 +96,7 @@ def render(
         waiting=Waiting(wait_s=parse_wait(wait), is_detached=detach, is_download=not no_download),
     )
     context = open_context(
-        config, early_worker=early_worker, target=target, comfyui__url=comfy_url, render__naming=name
+        config, early_worker=early_worker, target=target, comfyui__url=comfy_url, render__naming=name, costs__tag=tag
     )
     with open_desk(as_json=as_json, as_events=as_events, yes=yes, quiet=quiet) as desk:
         if dry_run:

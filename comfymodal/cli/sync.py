@@ -14,6 +14,7 @@ from comfymodal.cli.options import (
     JsonEventsOption,
     JsonOption,
     QuietOption,
+    TagOption,
     TargetOption,
     VerboseOption,
     WaitOption,
@@ -62,6 +63,7 @@ def sync(
     ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Start it, print the run id, do not wait.")] = False,
     wait: WaitOption = None,
+    tag: TagOption = None,
     target: TargetOption = None,
     config: ConfigOption = None,
     dry_run: DryRunOption = False,
@@ -103,7 +105,7 @@ def sync(
         may_force=not yes,
         waiting=Waiting(wait_s=parse_wait(wait), is_detached=detach),
     )
-    context = open_context(config, target=target)
+    context = open_context(config, target=target, costs__tag=tag)
     with open_desk(as_json=as_json, as_events=as_events, yes=yes, quiet=quiet) as desk:
         report = sync_pairs(request, context, desk)
         show(report, desk, command=["sync"], is_verbose=verbose)

@@ -18,6 +18,7 @@ from comfymodal.cli.options import (
     NoDownloadOption,
     OutOption,
     QuietOption,
+    TagOption,
     TargetOption,
     WaitOption,
     YesOption,
@@ -93,6 +94,7 @@ def train(
     wait: WaitOption = None,
     no_download: NoDownloadOption = False,
     max_cost: MaxCostOption = None,
+    tag: TagOption = None,
     target: TargetOption = None,
     config: ConfigOption = None,
     dry_run: DryRunOption = False,
@@ -156,7 +158,7 @@ def train(
             evaluation=_evaluation(evaluation, strengths, lora, prompt),
             waiting=waiting,
         )
-        context = open_context(config, target=target)
+        context = open_context(config, target=target, costs__tag=tag)
         done = train_now(request, wish, context, desk)
         if isinstance(done, SweepReport) and not detach:
             done = _with_page(done, context, desk)

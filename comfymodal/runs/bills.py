@@ -6,7 +6,6 @@ Functions work inside the ledger's transaction. Money is nanodollars, times are 
 from __future__ import annotations
 
 import sqlite3
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,9 +14,6 @@ from comfymodal.runs.spending import note_gaps, set_idle
 
 FINAL = ("matched", "drift")
 """Statuses of a bill that counts; before, it may still grow, and is noted without its amount."""
-
-CLOCKS_S = 1.0
-"""How far a container's clock and Modal's may lie apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +70,16 @@ def note_calls(connection: sqlite3.Connection, spans: Mapping[str, tuple[str, fl
 def note_next_calls(connection: sqlite3.Connection, starts: Mapping[str, Sequence[float]], *, now: float) -> None:
     """End gaps that are only assumed: at the container's next call, whoever made it, or when its time is over."""
     gaps = connection.execute(
-        "SELECT run_id, container, ended_at, coalesce(window_s, 0), nanodollars_per_s FROM costs"
-        " WHERE is_idle_final = 0 AND container <> '' AND ended_at IS NOT NULL"
+        "SELECT run_id, container, began_at, ended_at, coalesce(window_s, 0), nanodollars_per_s FROM costs"
+        " WHERE is_idle_final = 0 AND container <> '' AND began_at IS NOT NULL AND ended_at IS NOT NULL"
     ).fetchall()
-    for run_id, container, ended_at, window_s, per_s in gaps:
+    for run_id, container, began_at, ended_at, window_s, per_s in gaps:
         known = sorted(starts.get(container, ()))
-        place = bisect_right(known, ended_at - CLOCKS_S)
-        if place < len(known):
-            set_idle(connection, run_id, min(window_s, max(0.0, known[place] - ended_at)), per_s, is_final=True)
+        # Two clocks: the start next to the run's own beginning is its own, and the one after it ends the gap.
+        own = min(range(len(known)), key=lambda place: abs(known[place] - began_at), default=0)
+        later = known[own + 1 :]
+        if later:
+            set_idle(connection, run_id, min(window_s, max(0.0, later[0] - ended_at)), per_s, is_final=True)
         elif now > ended_at + window_s:
             set_idle(connection, run_id, window_s, per_s, is_final=True)
 
