@@ -80,6 +80,7 @@ def test_doctor_knows_who_is_told(told_cli: Cli, double: Slack) -> None:
     assert len(double.messages) == len(double.documents) == 1
 
 
+@pytest.mark.soak
 def test_a_detached_run_on_modal_is_told_by_the_list_that_sees_its_end(modal_cli: ModalCli, double: Slack) -> None:
     with (modal_cli.cwd / "comfymodal.yaml").open("a") as file:
         file.write("notify: {pager: {type: webhook, url_env: PAGER_URL}}\n")
