@@ -27,6 +27,7 @@ from comfymodal.operations.costs_results import (
     UnitView,
 )
 from comfymodal.operations.costs_views import group_views, others_view, storage_views, sums_view
+from comfymodal.operations.stored import last_stored
 from comfymodal.operations.views import iso_time
 from comfymodal.runs.sums import Sums
 from comfymodal.runs.totals import Extent, Grouping, Totals, by_day_and_kind, extent, spent_by, totals
@@ -127,7 +128,8 @@ def write_page(report: CostsReport, page: str, path: Path) -> CostsReport:
 
 def _storage(books: Books) -> tuple[StorageView, ...]:
     remotes = [(name, kind_of_remote(it.type, it.endpoint)) for name, it in books.project.remotes.items()]
-    return tuple(storage_views(has_volumes=books.project.target == "modal", remotes=remotes))
+    stored = last_stored(books.state, books.project.project)
+    return tuple(storage_views(has_volumes=books.project.target == "modal", stored=stored, remotes=remotes))
 
 
 def _kept_warm_per_day(books: Books) -> int:

@@ -140,7 +140,7 @@ class ForecastView:
 
 @dataclass(frozen=True, slots=True)
 class StorageView:
-    """What storing costs. How much is stored only the store knows, so that there is a price and no sum.
+    """What storing costs. How much is stored only the store knows: there is a price, and what it held when last seen.
 
     `price` and its date are None where they are not known; `ask` is where to look.
     """
@@ -149,6 +149,7 @@ class StorageView:
     price: str | None
     as_of: str | None
     ask: str
+    seen: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

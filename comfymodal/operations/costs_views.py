@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
-from comfymodal.costs.rates import AS_OF, money_json, money_text
+from comfymodal.costs.rates import AS_OF, STORAGE_NANODOLLARS_PER_GIB_MONTH, money_json, money_text
 from comfymodal.costs.storage_rates import RemoteKind, StorageRates, storage_rates
 from comfymodal.operations.costs_results import GroupView, OthersView, RunFactsView, StorageView, SumsView
+from comfymodal.operations.stored import Stored
 from comfymodal.operations.views import iso_time
 from comfymodal.runs.sums import Sums
 from comfymodal.runs.totals import RunFacts, Totals
 
 VOLUME_PRICE = "$0.09 per GiB and month above the workspace's first 1 TiB"
+FREE_GIB = 1024
 """Of Modal's volumes; read where the prices of containers were."""
 
 
@@ -63,16 +65,29 @@ def others_view(found: Totals) -> OthersView | None:
     return OthersView(found.folded, _share(found.others, found), sums_view(found.others)) if found.folded else None
 
 
-def storage_views(*, has_volumes: bool, remotes: Iterable[tuple[str, RemoteKind]]) -> Iterator[StorageView]:
-    """Unit prices of the volumes on Modal and of each bucket, by name and kind."""
+def storage_views(
+    *, has_volumes: bool, stored: Mapping[str, Stored], remotes: Iterable[tuple[str, RemoteKind]]
+) -> Iterator[StorageView]:
+    """Unit prices of the volumes on Modal, with what they held when last seen, and of each bucket, by name and kind."""
     if has_volumes:
-        yield StorageView("Modal volumes", VOLUME_PRICE, AS_OF, "comfymodal models du")
+        yield StorageView("Modal volumes", VOLUME_PRICE, AS_OF, "comfymodal models du", _seen(stored))
     for name, kind in remotes:
         rates = storage_rates(kind)
         if rates is None:
             yield StorageView(f"bucket {name}", None, None, "the prices of its vendor")
         else:
             yield StorageView(f"bucket {name}", _price(rates), rates.as_of, rates.source)
+
+
+def _seen(stored: Mapping[str, Stored]) -> str | None:
+    """Modal's free part is the workspace's: by themselves, these volumes cost so much."""
+    if not stored:
+        return None
+    gib = sum(each.size_bytes for each in stored.values()) / (1 << 30)
+    beyond = max(0.0, gib - FREE_GIB)
+    day = iso_time(min(each.at for each in stored.values()))[:10]
+    cost = money_text(round(beyond * STORAGE_NANODOLLARS_PER_GIB_MONTH))
+    return f"{' and '.join(sorted(stored))} held {gib:.1f} GiB on {day}: {cost} a month by itself"
 
 
 def _price(rates: StorageRates) -> str:

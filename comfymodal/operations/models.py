@@ -23,6 +23,7 @@ from comfymodal.operations.models_results import (
     ModelView,
     Tidied,
 )
+from comfymodal.operations.stored import note_stored
 from comfymodal.operations.views import iso_time
 from comfymodal.runs.ledger import Ledger, Run
 from comfymodal.storage.library import Library, Model, in_folder, named_in, note_path
@@ -52,6 +53,9 @@ def disk_use(context: Context) -> DiskUse:
     sizes: dict[str, list[int]] = {}
     for model in library.models:
         sizes.setdefault(model.folder, []).append(model.size_bytes)
+    if context.project.target == "modal":
+        whole = _bytes(library.models) + library.unfinished_bytes + library.trash_bytes
+        note_stored(context.state, context.project.project, "models", whole)
     folders = [FolderUse(name, len(all_), sum(all_), FOLDERS.is_known(name)) for name, all_ in sizes.items()]
     return DiskUse(
         place.words,

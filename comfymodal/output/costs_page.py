@@ -16,7 +16,7 @@ from comfymodal.operations.costs_results import (
     SumsView,
     UnitView,
 )
-from comfymodal.output.costs_report import costs_head, costs_table, forecast_in_words, share_in_words
+from comfymodal.output.costs_report import costs_head, costs_table, forecast_in_words, share_in_words, storage_in_words
 from comfymodal.output.page_bars import bars_of, legend, meter, meters, stacked
 from comfymodal.output.page_parts import code, document, facts, note, section, table, text, tiles
 from comfymodal.output.words import count, money_in_words, seconds_in_words
@@ -142,16 +142,9 @@ def _seconds(sums: SumsView) -> str:
 
 
 def _storage(report: CostsReport) -> str:
-    pairs = [
-        (store.name, f"{text(store.price or 'price not known')}{_dated(store.as_of)}; see {text(store.ask)}")
-        for store in report.storage
-    ]
-    told = '<p class="soft small">How much is stored only the store knows, so that here is a price and no sum.</p>'
+    pairs = [(store.name, text(storage_in_words(store))) for store in report.storage]
+    told = '<p class="soft small">How much is stored only the store knows: it is told as it was last seen.</p>'
     return facts(pairs) + told if pairs else ""
-
-
-def _dated(as_of: str | None) -> str:
-    return f" ({text(as_of)})" if as_of else ""
 
 
 def _each(unit: UnitView | None) -> str:

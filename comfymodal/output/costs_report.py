@@ -12,6 +12,7 @@ from comfymodal.operations.costs_results import (
     CostsReport,
     ForecastView,
     GroupView,
+    StorageView,
     SumsView,
     UnitView,
 )
@@ -80,10 +81,15 @@ def costs_end(report: CostsReport) -> Rows:
     rows += [("running", _running(report.total)), ("today", _today(report))]
     rows += [(f"budget {budget.name}", _budget(budget)) for budget in report.budgets]
     rows += [("forecast", forecast_in_words(report.forecast))]
-    rows += [(store.name, f"{store.price or 'price not known'}; see {store.ask}") for store in report.storage]
+    rows += [(store.name, storage_in_words(store)) for store in report.storage]
     rows += [("note", notice) for notice in report.notices]
     rows += [("page", shown_path(report.page) if report.page else "")]
     return [row for row in rows if row[1]]
+
+
+def storage_in_words(store: StorageView) -> str:
+    price = (store.price or "price not known") + (f" ({store.as_of})" if store.as_of else "")
+    return f"{store.seen}; {price}" if store.seen else f"{price}; see {store.ask}"
 
 
 def forecast_in_words(ahead: ForecastView | None) -> str:

@@ -83,7 +83,7 @@ def test_what_follows_from_the_sums_is_said_in_lines() -> None:
         "budget today": "$0.6000 and $0.4000 set aside of $10.00, 10% (costs.daily_usd)",
         "forecast": "$19.00 at the end of 2026-11, $17.50 to $23.00 eight times in ten; $12.00 so far, "
         "from 6 complete days",
-        "Modal volumes": "$0.09 per GiB; see comfymodal models du",
+        "Modal volumes": "$0.09 per GiB (2026-10-07); see comfymodal models du",
         "note": "what 1 run that ended cost is not known: no sum has it",
     }
 
