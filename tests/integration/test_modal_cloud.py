@@ -750,7 +750,9 @@ def test_the_command_line_of_modal_works_too(demo: Demo) -> None:
     }
     said = {name: process.communicate(timeout=60) for name, process in started.items()}
     assert [process.returncode for process in started.values()] == [0] * len(commands), said
-    assert task_id in {one["container_id"] for one in json.loads(said["containers"][0])}
+    listed = {one["container_id"] for one in json.loads(said["containers"][0])}
+    # One that waits for nothing may have ended before Modal's command line had started.
+    assert task_id in {one["task_id"] for one in demo.cloud.containers(None)} >= listed != set()
     assert [one["state"] for one in json.loads(said["apps"][0]) if one["description"] == "demo"] == ["deployed"]
     assert json.loads(said["calls"][0])[0]["status"] == "success"
     assert {one["status"] for one in json.loads(said["box calls"][0])} == {"success"}
