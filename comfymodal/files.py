@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -14,7 +15,9 @@ def write_json(path: Path, value: Any, *, indent: int | None = None) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace `path` whole or leave it as it was. Raises `OSError`."""
+    """Replace `path` whole or leave it as it was. Raises `OSError`, also for a device or a pipe."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "it is a device or a pipe, not a file", str(path))
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         part.write_bytes(_utf8(text))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from comfymodal.errors import CancelledError, ComfymodalError, ServiceError, Usa
 # typer brings its own click from 0.26 on and names the root of its exceptions nowhere.
 _ClickError: Any = typer.BadParameter.__mro__[2]
 
-_GROUPS = ("runs", "models", "trash", "config", "engine", "workflow", "datasets")
+_GROUPS = ("runs", "models", "trash", "config", "engine", "workflow", "datasets", "costs")
 """Commands with subcommands; the second word of the others is an argument."""
 
 
@@ -24,6 +25,9 @@ def run_guarded(app: Callable[..., Any], arguments: Sequence[str]) -> int:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the caller (`>&-`)
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        if isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+            # A terminal that knows ASCII only (LANG=C) shows a file's name in escapes rather than a traceback.
+            stream.reconfigure(errors="backslashreplace")
     code = 0
     try:
         return _run(app, arguments)

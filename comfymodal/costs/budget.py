@@ -27,6 +27,10 @@ SHORTEST_S = 1
 """A deadline below that is none: the job would end before its first prompt."""
 
 
+RAISED_BY = "--max-cost, or costs.per_run_usd"
+"""What to raise, for who does not know which of a run's limits was too tight."""
+
+
 def fit(
     rate: Rate,
     wanted_deadline_s: float,
@@ -58,7 +62,7 @@ def fit(
         f"{money_text(budget_nanodollars)} does not pay for this run on {rate.gpu or 'a CPU'} ({hourly_text(rate)}): "
         f"starting it (at most {startup_s:g} s) and the {scaledown_window_s:g} s it stays warm cost up to "
         f"{money_text(around)}, {_rest(deadline_s, typical_s)}",
-        hint=f"allow at least {_cents(rate.cost(around_ms / 1000 + needed_s))} (--max-cost, or costs.per_run_usd), "
+        hint=f"allow at least {_cents(rate.cost(around_ms / 1000 + needed_s))} ({RAISED_BY}), "
         "choose a cheaper GPU (comfyui.gpu), or shorten comfyui.boot_timeout or comfyui.scaledown_window",
         budget_usd=money_json(budget_nanodollars),
         around_usd=money_json(around),

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from comfymodal.costs.budget import Limit
+from comfymodal.costs.budget import RAISED_BY, Limit
 from comfymodal.costs.rates import money_json, money_text, nanodollars_of
 from comfymodal.errors import BudgetError, ComfymodalError
 from comfymodal.operations.books import Books
@@ -75,19 +75,18 @@ def allow(context: Context, desk: Desk | None, fit: Fit, *, max_cost: int | None
     Raises `BudgetError` for a run that they do not pay for, unless the project says otherwise (`costs.on_exceed`);
     without a desk nobody is asked.
     """
-    own = [] if max_cost is None else [max_cost]
     limits = limits_of(context.project)
-    budgets = _per_run(context)
-    for limit in limits:
-        budgets.append(_left(limit, context) // of)
+    budgets = _per_run(context) + [(_left(limit, context) // of, limit.key) for limit in limits]
     if not budgets:
-        return Allowed(fit(min(own, default=None)), ())
+        return Allowed(fit(max_cost), ())
+    amount, key = min(budgets if max_cost is None else [(max_cost, "--max-cost"), *budgets])
     try:
-        return Allowed(fit(max(0, min(own + budgets))), limits)
+        return Allowed(fit(max(0, amount)), limits)
     except BudgetError as exc:
-        without = fit(min(own, default=None))
-        if not _may_exceed(exc, context, desk):
-            raise _explained(exc, limits, context) from None
+        without = fit(max_cost)
+        explained = _explained(exc, key, limits, context)
+        if not _may_exceed(explained, context, desk):
+            raise explained from None
         return Allowed(without, ())
 
 
@@ -129,11 +128,15 @@ def _limits(budgets: Any, moment: datetime, *, key: str, whose: str, tag: str | 
     return found
 
 
-def _per_run(context: Context) -> list[int]:
+def _per_run(context: Context) -> list[tuple[int, str]]:
+    """Amounts, and the keys that give them."""
     costs = context.project.costs
     own = costs.tags.get(costs.tag) if costs.tag else None
-    amounts = (costs.per_run_usd, own.per_run_usd if own else None)
-    return [nanodollars_of(amount) for amount in amounts if amount is not None]
+    amounts = {
+        "costs.per_run_usd": costs.per_run_usd,
+        f"costs.tags.{costs.tag}.per_run_usd": own.per_run_usd if own else None,
+    }
+    return [(nanodollars_of(amount), key) for key, amount in amounts.items() if amount is not None]
 
 
 def _left(limit: Limit, context: Context) -> int:
@@ -162,19 +165,19 @@ def _may_exceed(exc: BudgetError, context: Context, desk: Desk | None) -> bool:
         return True
     if wish == "block" or desk is None:
         return False
-    return desk.confirm(Question(exc.message, (), "Start it all the same?", is_over_budget=True))
+    return desk.confirm(Question(exc.message, (exc.hint or "",), "Start it all the same?", is_over_budget=True))
 
 
-def _explained(exc: BudgetError, limits: Sequence[Limit], context: Context) -> BudgetError:
+def _explained(exc: BudgetError, key: str, limits: Sequence[Limit], context: Context) -> BudgetError:
+    """With the key of the tightest budget in place of what raises a run's own, and what is left of the others."""
+    hint = (exc.hint or "").replace(RAISED_BY, key)
     tight = [
         f"{money_text(max(0, left))} of {money_text(limit.nanodollars)} are left {limit.name} ({limit.key})"
         for limit in limits
         if (left := context.ledger.left(limit)) < limit.nanodollars
     ]
-    if not tight:
-        return exc
-    message = f"{exc.message}; {', '.join(tight)}"
-    return BudgetError(message, hint=f"{exc.hint}; see: comfymodal costs budget", **exc.details)
+    message = "; ".join(part for part in (exc.message, ", ".join(tight)) if part)
+    return BudgetError(message, hint=f"{hint}; see: comfymodal costs budget", **exc.details)
 
 
 def taken(limit: Limit) -> BudgetError:

@@ -65,13 +65,19 @@ class TerminalDesk:
 
     def confirm(self, question: Question) -> bool:
         """Show what would be done and ask. Raises `NotReadyError` or `BudgetError` when there is nobody to ask."""
-        self._present(question.summary, question.details)
         if question.is_over_budget:
-            unpaid = BudgetError(question.summary, hint="answer at a terminal, without --yes, or raise the budget")
+            if self._is_anybody_there():
+                self._present(question.summary, question.details)
+            hint = "; or ".join(("answer at a terminal, without --yes", *question.details))
+            unpaid = BudgetError(question.summary, hint=hint)
             return self._ask(question.ask, default=False, unasked=unpaid, may_assume=False)
+        self._present(question.summary, question.details)
         details = "; ".join(question.details)
         unasked = NotReadyError(f"needs a yes: {question.summary} ({details})", hint="run the same command with --yes")
         return self._ask(question.ask, default=False, unasked=unasked)
+
+    def _is_anybody_there(self) -> bool:
+        return not self._assume_yes and sys.stdin.isatty() and sys.stderr.isatty()
 
     def _present(self, summary: str, details: tuple[str, ...]) -> None:
         self.close()
@@ -83,7 +89,7 @@ class TerminalDesk:
     def _ask(self, question: str, *, default: bool, unasked: ComfymodalError, may_assume: bool = True) -> bool:
         if self._assume_yes and may_assume:
             return True
-        if self._assume_yes or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        if not self._is_anybody_there():
             raise unasked
         import typer
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfymodal.errors import ComfymodalError
 from comfymodal.operations.costs_results import CostsReport
@@ -28,6 +28,14 @@ from comfymodal.output.sync_tables import SHOWN_PATHS, sync_errors, sync_lines, 
 from comfymodal.output.tables import Rows, details_of, summary_of, table_of
 from comfymodal.output.train_tables import train_end, train_lines, train_table
 from comfymodal.output.words import harmless
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_FOLDED_FROM = 12
+"""Cells of a table up to so wide are never folded."""
+
+_FOLDED_TO = 10
 
 
 def show(
@@ -83,18 +91,18 @@ def _show_costs(report: CostsReport) -> None:
 
 def _print_costs_table(report: CostsReport, titles: tuple[str, ...], rows: Rows) -> None:
     """Numbers to the right, and a bar where there is room for one."""
-    from rich.console import Console
+    from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
-    console = Console()
+    # What a person copies, and numbers, stay on one line; what a workflow is called need not.
+    is_long = [title in ("workflow", "tag", "what") for title in titles]
+    widths = [max(cell_len(row[place]) for row in (titles, *rows) if place < len(row)) for place in range(len(titles))]
+    console = _wide_enough(widths, is_long)
     table = Table(box=None, pad_edge=False, header_style="dim")
     for place, title in enumerate(titles):
-        # What a person copies, and numbers, stay on one line; what a workflow is called need not.
-        is_long = title in ("workflow", "tag", "what")
-        is_left = place == 0 or is_long
-        table.add_column(title, justify="left" if is_left else "right", overflow="fold", no_wrap=not is_long)
-    widths = [max(len(row[place]) for row in (titles, *rows) if place < len(row)) for place in range(len(titles))]
+        is_left = place == 0 or is_long[place]
+        table.add_column(title, justify="left" if is_left else "right", overflow="fold", no_wrap=not is_long[place])
     room = console.width - sum(widths) - 2 * len(widths)
     bars = costs_bars(report, min(BAR_MOST, room), is_ascii=console.encoding != "utf-8") if room >= BAR_LEAST else []
     if bars:
@@ -175,27 +183,51 @@ def _print_table(titles: tuple[str, ...], rows: Rows) -> None:
     if not sys.stdout.isatty():
         # Other programs read this: tabs between columns, no titles, nothing cut or wrapped.
         for row in rows:
-            _print("\t".join(harmless(cell) for cell in row))
+            _print("\t".join(_on_a_line(cell) if len(row) > 1 else harmless(cell) for cell in row))
         return
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console()
+    widths = _shown_widths(titles, rows, Console().width)
+    # What a person copies, a path or an id, stays on one line however narrow the terminal is, and so do amounts.
+    is_long = [column > 0 and width > _FOLDED_FROM for column, width in enumerate(widths)]
+    headed = [max(width, cell_len(title)) for width, title in zip(widths, titles or [""] * len(widths), strict=False)]
+    console = _wide_enough(headed, is_long)
+    # A row of one cell is a sentence, which may go on in the next line.
+    is_long[0] = any(len(row) == 1 and cell_len(row[0]) > widths[0] for row in rows)
     table = Table(box=None, show_header=bool(titles), pad_edge=False, header_style="dim")
-    for column, width in enumerate(_shown_widths(titles, rows, console.width)):
-        # What a person copies, a path or an id, stays on one line however narrow the terminal is.
-        table.add_column(titles[column] if titles else "", overflow="fold", min_width=width if column == 0 else None)
+    for column, width in enumerate(widths):
+        title, least = titles[column] if titles else "", width if column == 0 else None
+        table.add_column(title, overflow="fold", min_width=least, no_wrap=not is_long[column])
     for row in rows:
         table.add_row(*(Text(harmless(cell)) for cell in row[: len(table.columns)]))
     console.print(table)
 
 
+def _on_a_line(cell: str) -> str:
+    return harmless(" ".join(cell.split("\n")).replace("\t", " "))
+
+
+def _wide_enough(widths: Sequence[int], is_long: Sequence[bool]) -> Console:
+    """A screen as wide as the terminal, or wider: Rich would cut numbers off, a terminal goes on in its next line."""
+    from rich.console import Console
+
+    console = Console()
+    least = sum(min(width, _FOLDED_TO) if folds else width for width, folds in zip(widths, is_long, strict=True))
+    least += 2 * (len(widths) - 1)
+    return console if least <= console.width else Console(width=least)
+
+
 def _shown_widths(titles: tuple[str, ...], rows: Rows, room: int) -> list[int]:
     """Widths of the columns to show: of a list of files those that fit, of anything else all."""
+    from rich.cells import cell_len
+
     columns = max(len(row) for row in rows)
     widths = [
-        max((len(row[column]) for row in rows if len(row) > max(column, 1)), default=0) for column in range(columns)
+        max((cell_len(row[column]) for row in rows if len(row) > max(column, 1)), default=0)
+        for column in range(columns)
     ]
     is_file_list = not titles and columns > 2
     while is_file_list and len(widths) > 1 and sum(widths) + 2 * (len(widths) - 1) > room:

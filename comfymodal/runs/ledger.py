@@ -96,6 +96,7 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         """Open or create the file. Raises `NotReadyError` when it cannot be used."""
+        self._path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # Another command may hold the write lock for a moment.
@@ -107,7 +108,7 @@ class Ledger:
                 self._migrate(path)
                 opening.pop_all()
         except (OSError, sqlite3.Error) as exc:
-            raise NotReadyError(f"cannot use the ledger {path}: {exc}", hint="is its folder writable?") from exc
+            raise _trouble("use", path, exc) from exc
 
     def _use_wal(self) -> None:
         # SQLite does not wait for others here, whatever the timeout: of many that open a new file at once some fail.
@@ -232,7 +233,7 @@ class Ledger:
             self._connection.execute("BEGIN")
             yield self._connection
         except sqlite3.Error as exc:
-            raise NotReadyError(f"cannot read the ledger: {exc}") from exc
+            raise _trouble("read", self._path, exc) from exc
         finally:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
@@ -247,7 +248,7 @@ class Ledger:
         try:
             return gpu_usage(self._connection, since=since, gap_s=gap_s), first_use(self._connection)
         except sqlite3.Error as exc:
-            raise NotReadyError(f"cannot read the ledger: {exc}") from exc
+            raise _trouble("read", self._path, exc) from exc
 
     def history(self, fingerprint: str) -> list[Sample]:
         """What the newest runs of this workflow took on each GPU; see `runs.history`, as for the next five."""
@@ -320,13 +321,13 @@ class Ledger:
         try:
             return ask(self._connection, *of)
         except sqlite3.Error as exc:
-            raise NotReadyError(f"cannot read the ledger: {exc}") from exc
+            raise _trouble("read", self._path, exc) from exc
 
     def _read(self, query: str, values: Sequence[Any]) -> list[Any]:
         try:
             return self._connection.execute(query, values).fetchall()
         except sqlite3.Error as exc:
-            raise NotReadyError(f"cannot read the ledger: {exc}") from exc
+            raise _trouble("read", self._path, exc) from exc
 
     def _migrate(self, path: Path) -> None:
         with self._writing() as connection:
@@ -350,11 +351,26 @@ class Ledger:
             yield self._connection
             self._connection.execute("COMMIT")
         except sqlite3.Error as exc:
-            raise NotReadyError(f"cannot write to the ledger: {exc}", hint="is its disk full, or read-only?") from exc
+            raise _trouble("write to", self._path, exc) from exc
         finally:
             # A full disk rolls back by itself.
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
+
+
+def _trouble(doing: str, path: Path, exc: OSError | sqlite3.Error) -> NotReadyError:
+    code = getattr(exc, "sqlite_errorcode", None)
+    # Less its extended part: SQLite tells which reading or writing failed.
+    if code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        hint = (
+            "it is damaged: move it, and what else begins with its name, elsewhere, and the next command starts an "
+            f"empty one; what can be read of it: sqlite3 {path.name} .recover"
+        )
+    elif code is not None and code & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+        hint = "is its disk full?"
+    else:
+        hint = "is its folder writable?"
+    return NotReadyError(f"cannot {doing} the ledger {path}: {exc}", hint=hint)
 
 
 def _entry(run: Run, expected: Expected) -> CostEntry:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -121,6 +122,17 @@ def test_a_ledger_that_cannot_be_read_is_told(spent: Cli) -> None:
     assert torn.code == 4
     assert torn.stdout == ""
     assert "cannot use the ledger" in torn.stderr
+    assert "hint: it is damaged: move it" in torn.stderr
+
+
+def test_a_page_never_takes_the_place_of_a_device(spent: Cli) -> None:
+    pipe = spent.cwd / "pipe"
+    os.mkfifo(pipe)
+    done = spent("costs", "--html", str(pipe))
+
+    assert done.code == 3
+    assert "it is a device or a pipe, not a file" in done.stderr
+    assert pipe.is_fifo()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="script gives a terminal to a command")
@@ -134,12 +146,41 @@ def test_a_terminal_shows_bars(spent: Cli) -> None:
     assert "total" in shown
 
 
-def terminal(argv: list[str], cli: Cli, *, columns: int) -> str:
-    import os
+@pytest.mark.skipif(sys.platform == "win32", reason="script gives a terminal to a command")
+def test_a_narrow_terminal_cuts_no_number_off(spent: Cli) -> None:
+    by_run = terminal(spent.argv("costs", "--by", "run"), spent, columns=40)
+    (spent.cwd / "comfymodal.yaml").write_text("version: 1\nproject: demo\ncosts: {daily_usd: 5.00}\n")
+    budget = terminal(spent.argv("costs", "budget"), spent, columns=40)
+    plain = [line.split("\t") for line in spent("costs", "--by", "run").stdout.splitlines()]
+    plain = [row for row in plain if len(row) > 4]
+
+    assert plain
+    for row in plain:
+        assert all(cell in by_run for cell in row[:-1]), (row, by_run)
+    assert "$5.00" in budget
+    assert "set aside" in budget
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="script gives a terminal to a command")
+def test_a_terminal_without_unicode_shows_escapes(spent: Cli) -> None:
+    connection = sqlite3.connect(ledger_of(spent))
+    with connection:
+        connection.execute("UPDATE costs SET workflow = '猫' || char(10) || '.json' WHERE workflow = 'cat.json'")
+    connection.close()
+    shown = terminal(spent.argv("costs", "--by", "workflow"), spent, columns=100, LC_ALL="C", PYTHONUTF8="0")
+    piped = spent("costs", "--by", "workflow").stdout
+
+    assert "\\u732b" in shown
+    assert "Traceback" not in shown
+    # One row, one line.
+    assert "猫 .json\t" in piped
+
+
+def terminal(argv: list[str], cli: Cli, *, columns: int, **more: str) -> str:
     import pty
 
     own, other = pty.openpty()
-    environ = {**cli.environ, "COLUMNS": str(columns), "PYTHONUTF8": "1", "TERM": "xterm"}
+    environ = {**cli.environ, "COLUMNS": str(columns), "PYTHONUTF8": "1", "TERM": "xterm", **more}
     with subprocess.Popen(argv, cwd=cli.cwd, env=environ, stdin=other, stdout=other, stderr=other):
         os.close(other)
         told = b""

@@ -106,6 +106,7 @@ def usage_error(cli: Cli, *arguments: str) -> dict[str, object]:
         pytest.param(["rendr", "w.json", "--json"], ["rendr"], "rendr", id="an unknown command"),
         pytest.param(["runs", "lst", "--json"], ["runs", "lst"], "lst", id="an unknown subcommand"),
         pytest.param(["runs", "list", "--limit", "0", "--json"], ["runs", "list"], "--limit", id="out of range"),
+        pytest.param(["costs", "budget", "x", "--json"], ["costs", "budget"], "x", id="costs has subcommands"),
         pytest.param(["--json"], [], "--json", id="an option before the command"),
         pytest.param(["render", "w.json", "--wait", "soon", "--json"], ["render"], "--wait", id="no duration"),
     ],
