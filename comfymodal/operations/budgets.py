@@ -170,7 +170,8 @@ def _may_exceed(exc: BudgetError, context: Context, desk: Desk | None) -> bool:
 
 def _explained(exc: BudgetError, key: str, limits: Sequence[Limit], context: Context) -> BudgetError:
     """With the key of the tightest budget in place of what raises a run's own, and what is left of the others."""
-    hint = (exc.hint or "").replace(RAISED_BY, key)
+    is_shared = any(limit.key == key for limit in limits)
+    hint = (exc.hint or "").replace(f"({RAISED_BY})", f"to be left of {key}" if is_shared else f"({key})")
     tight = [
         f"{money_text(max(0, left))} of {money_text(limit.nanodollars)} are left {limit.name} ({limit.key})"
         for limit in limits

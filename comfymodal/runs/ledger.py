@@ -368,6 +368,8 @@ def _trouble(doing: str, path: Path, exc: OSError | sqlite3.Error) -> NotReadyEr
         )
     elif code is not None and code & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
         hint = "is its disk full?"
+    elif doing == "read":
+        hint = "did another program change it?"
     else:
         hint = "is its folder writable?"
     return NotReadyError(f"cannot {doing} the ledger {path}: {exc}", hint=hint)

@@ -87,6 +87,9 @@ FROM runs
 SCHEMA = f"{TABLES.strip()};\n{_FILL.strip()}"
 """From version 2 on."""
 
+SOONEST = 1_577_836_800
+"""2020-01-01, UTC: what began before was noted by a clock that was wrong, and is no beginning of a ledger."""
+
 SPENT = "coalesce(billed, measured + coalesce(idle, 0))"
 """What a run came to, as far as it is known: Modal's own figure before ours."""
 

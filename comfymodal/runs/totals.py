@@ -14,7 +14,7 @@ from datetime import date
 from functools import reduce
 from typing import Any, Literal, get_args
 
-from comfymodal.runs.spending import SPENT
+from comfymodal.runs.spending import SOONEST, SPENT
 from comfymodal.runs.sums import ACTIVE, COLUMNS, Sums, SumsRow, added, fields_of, values_of
 
 Grouping = Literal["day", "run", "workflow", "gpu", "kind", "tag"]
@@ -93,7 +93,8 @@ class Extent:
 
 
 def extent(connection: sqlite3.Connection, *, since: float | None, now: float) -> Extent:
-    runs, first_at = connection.execute("SELECT count(*), min(created_at) FROM costs").fetchone()
+    runs = connection.execute("SELECT count(*) FROM costs").fetchone()[0]
+    first_at = connection.execute("SELECT min(created_at) FROM costs WHERE created_at >= ?", (SOONEST,)).fetchone()[0]
     future = connection.execute("SELECT count(*) FROM costs WHERE created_at > ?", (now,)).fetchone()[0]
     backward = "SELECT count(*) FROM costs WHERE created_at >= ? AND ended_at < created_at"
     return Extent(int(runs), first_at, int(future), int(connection.execute(backward, (_from(since),)).fetchone()[0]))

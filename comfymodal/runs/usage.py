@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from comfymodal.costs.compare import Session
-from comfymodal.runs.spending import SPENT
+from comfymodal.runs.spending import SOONEST, SPENT
 
 _ENDED = "target = 'modal' AND gpu_billed <> '' AND status NOT IN ('submitting', 'running')"
 _KNOWN = f"{SPENT} IS NOT NULL AND run_s IS NOT NULL AND began_at IS NOT NULL AND ended_at IS NOT NULL"
@@ -74,5 +74,6 @@ def gpu_usage(connection: sqlite3.Connection, *, since: float, gap_s: float) -> 
 
 def first_use(connection: sqlite3.Connection) -> float | None:
     """When the first run on a GPU of Modal was submitted of which all is known: sums begin there."""
-    found = connection.execute(f"SELECT min(created_at) FROM costs WHERE {_ENDED} AND {_KNOWN}").fetchone()[0]
+    asked = f"SELECT min(created_at) FROM costs WHERE {_ENDED} AND {_KNOWN} AND created_at >= ?"
+    found = connection.execute(asked, (SOONEST,)).fetchone()[0]
     return None if found is None else float(found)

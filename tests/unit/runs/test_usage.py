@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from comfymodal.runs.totals import extent
 from comfymodal.runs.usage import GpuUsage, first_use, gpu_usage
 from tests.unit.runs.cost_rows import cost_row, write_costs
 
@@ -74,3 +75,10 @@ def test_when_sums_begin() -> None:
     # What is in no sum, as runs of older releases are, must not stretch the time that the sums are for.
     rows.append(cost_row(T0 - 900, run_s=None))
     assert first_use(write_costs(":memory:", rows)) == T0 - 60
+
+
+def test_a_clock_that_stood_at_1970_is_no_beginning() -> None:
+    rows = [cost_row(T0), cost_row(60.0, run_id="1970"), cost_row(T0 + 5000, run_id="b")]
+    connection = write_costs(":memory:", rows)
+    assert first_use(connection) == T0 - 60
+    assert extent(connection, since=None, now=T0 + 9999).first_at == T0 - 60
