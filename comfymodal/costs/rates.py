@@ -173,8 +173,8 @@ class Rate:
         return dollars(self.nanodollars_per_s * 3600)
 
     def cost(self, seconds: float) -> int:
-        """Nanodollars for so many seconds, counted in milliseconds; rounded up, as a bound must be."""
-        return -(-self.nanodollars_per_s * round(seconds * 1000) // 1000)
+        """Nanodollars for so many seconds."""
+        return cost_of_seconds(self.nanodollars_per_s, seconds)
 
     def to_dict(self) -> dict[str, str | int]:
         """As the ledger keeps it: a later table must not rewrite what a run cost."""
@@ -186,6 +186,11 @@ class Rate:
         """What `to_dict` kept, undivided; older ledgers name no source, which was the list. Raises `KeyError`."""
         source: Source = "workspace" if kept.get("source") == "workspace" else "list"
         return cls(int(kept["nanodollars_per_s"]), 0, str(kept["as_of"]), str(kept["gpu"]), source)
+
+
+def cost_of_seconds(nanodollars_per_s: int, seconds: float) -> int:
+    """Nanodollars, counted in milliseconds; rounded up, as a bound must be."""
+    return -(-nanodollars_per_s * round(seconds * 1000) // 1000)
 
 
 def parse_gpu(text: str) -> GpuChoice:

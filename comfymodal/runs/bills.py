@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from comfymodal.costs.measure import idle_cost
+from comfymodal.costs.rates import cost_of_seconds
 from comfymodal.runs.spending import note_gaps, set_idle
 
 FINAL = ("matched", "drift")
@@ -57,14 +57,15 @@ def note_calls(connection: sqlite3.Connection, spans: Mapping[str, tuple[str, fl
         if call_id not in spans:
             continue
         container, began, ended, start_s = spans[call_id]
-        cost = idle_cost(per_s, ended - began + start_s)
+        cost = cost_of_seconds(per_s, ended - began + start_s)
         connection.execute(
             "UPDATE costs SET container = ?, began_at = ?, ended_at = ?, start_s = ?, run_s = ?, measured = ?"
             " WHERE run_id = ?",
             (container, began, ended, start_s, ended - began, cost, run_id),
         )
         connection.execute("UPDATE runs SET cost_nanodollars = ? WHERE id = ?", (cost, run_id))
-        note_gaps(connection, container, began)
+        if container:
+            note_gaps(connection, container, began)
 
 
 def note_next_calls(connection: sqlite3.Connection, starts: Mapping[str, Sequence[float]], *, now: float) -> None:
