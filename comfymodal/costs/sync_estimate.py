@@ -73,7 +73,7 @@ class SyncCost:
             "egress_usd": _json(self.egress),
             "storage_per_month_usd": _json(self.storage_per_month),
             "modal_usd": _json(self.modal),
-            "modal_per_hour_usd": money_json(self.rate.nanodollars_per_s * 3600) if self.rate else None,
+            "modal_per_hour_usd": money_json(self.rate.nanodollars_per_h) if self.rate else None,
             "modal_prices_as_of": self.rate.as_of if self.rate else None,
             "seconds": self.seconds,
             "worst_usd": _json(self.worst),

@@ -197,7 +197,7 @@ def _view(one: LiveContainer, gpus: tuple[str, ...], run: ContainerRun | None, r
 def _priced(view: ContainerView, rate: Rate | None) -> Priced:
     if rate is None:
         return Priced(view, None)
-    usd = money_json(rate.nanodollars_per_s * 3600)
+    usd = money_json(rate.nanodollars_per_h)
     return Priced(replace(view, usd_per_hour=usd, per_hour=hourly_text(rate)), rate)
 
 

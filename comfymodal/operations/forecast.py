@@ -21,7 +21,6 @@ class Forecast:
     run: Span | None = None
     startup: Span = UNMEASURED_STARTUP
     samples: int = 0
-    is_startup_measured: bool = False
     elsewhere: Mapping[str, float] = field(default_factory=dict)
     estimated_by: str = ""
     """What says so where no runs do: arithmetic."""
@@ -55,7 +54,6 @@ def forecast_render(ledger: Ledger, fingerprint: str, gpus: Sequence[str], *, pr
         run=Span.of(here),
         startup=started or UNMEASURED_STARTUP,
         samples=len(here),
-        is_startup_measured=started is not None,
         elsewhere={gpu: median(seconds) for gpu, seconds in sorted(others.items())},
     )
 
@@ -65,7 +63,7 @@ def forecast_sync(ledger: Ledger, kind: str, title: str, startup_limit_s: float)
     runs = [each.run_s for each in ledger.history_of(kind, title, "modal")]
     started = Span.of(ledger.start_ups(kind, [""]))
     unmeasured = Span(0.0, min(SYNC_START_S, startup_limit_s), startup_limit_s)
-    return Forecast(Span.of(runs), started or unmeasured, len(runs), started is not None)
+    return Forecast(Span.of(runs), started or unmeasured, len(runs))
 
 
 SYNC_START_S = 3.0
