@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal, InvalidOperation
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, overload
 
 from comfymodal.errors import NotReadyError
 
@@ -266,9 +266,13 @@ def parse_money(text: str) -> int:
     return nanodollars_of(amount)
 
 
-def money_json(nanodollars: int) -> str:
-    """Dollars as JSON carries them: `0.08717264`, every digit, no exponent."""
-    return f"{dollars(nanodollars):f}"
+@overload
+def money_json(nanodollars: int) -> str: ...
+@overload
+def money_json(nanodollars: int | None) -> str | None: ...
+def money_json(nanodollars: int | None) -> str | None:
+    """Dollars as JSON carries them: `0.08717264`, every digit, no exponent; what is not known stays so."""
+    return None if nanodollars is None else f"{dollars(nanodollars):f}"
 
 
 def money_text(nanodollars: int) -> str:

@@ -105,8 +105,8 @@ def _option(
         usd_per_hour=money_json(at.nanodollars_per_h),
         break_even_hours=border[0],
         of_hours=border[1],
-        usd=None if usd is None else money_json(usd),
-        saving_usd=None if saving is None else money_json(saving),
+        usd=money_json(usd),
+        saving_usd=money_json(saving),
     )
 
 

@@ -68,7 +68,7 @@ def row_of(
         vram_gb=memory.vram_gb if memory else None,
         fits=memory.fits if memory else None,
         memory=memory.words if memory else "",
-        **{f"{part}_usd": None if amount is None else money_json(amount) for part, amount in usd.items()},
+        **{f"{part}_usd": money_json(amount) for part, amount in usd.items()},
     )
 
 

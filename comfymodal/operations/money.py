@@ -68,7 +68,7 @@ def told_money(told: Estimate) -> dict[str, str | None]:
     """Each amount for people and, as `..._usd`, for scripts; None is not known."""
     amounts = {"low": told.low, "typical": told.typical, "high": told.high, "worst": told.worst}
     words = {name: None if amount is None else money_text(amount) for name, amount in amounts.items()}
-    return words | {f"{name}_usd": None if amount is None else money_json(amount) for name, amount in amounts.items()}
+    return words | {f"{name}_usd": money_json(amount) for name, amount in amounts.items()}
 
 
 def price_run(run: Run, context: Context, desk: Desk | None, *, max_cost: int | None) -> tuple[Run, Price | None]:

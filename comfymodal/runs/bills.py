@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from comfymodal.costs.rates import cost_of_seconds
-from comfymodal.runs.spending import note_gaps, set_idle
+from comfymodal.runs.spending import ACTIVE, note_gaps, set_idle
 
 FINAL = ("matched", "drift")
 """Statuses of a bill that counts; before, it may still grow, and is noted without its amount."""
@@ -51,7 +51,7 @@ def note_calls(connection: sqlite3.Connection, spans: Mapping[str, tuple[str, fl
     unknown = connection.execute(
         "SELECT costs.run_id, runs.call_id, nanodollars_per_s FROM costs JOIN runs ON runs.id = costs.run_id"
         " WHERE costs.target = 'modal' AND measured IS NULL AND nanodollars_per_s IS NOT NULL"
-        " AND costs.status NOT IN ('submitting', 'running')"
+        f" AND costs.status NOT IN {ACTIVE}"
     ).fetchall()
     for run_id, call_id, per_s in unknown:
         if call_id not in spans:

@@ -15,6 +15,9 @@ from comfymodal.costs.budget import Limit
 from comfymodal.costs.measure import Measured
 from comfymodal.costs.rates import cost_of_seconds
 
+ACTIVE = ("submitting", "running")
+"""Statuses of a run that may still change without anybody's doing; in SQL as they are in Python."""
+
 TABLES = """
 CREATE TABLE costs (
   run_id TEXT PRIMARY KEY,
