@@ -17,7 +17,7 @@ from comfymodal.operations.context import Context
 from comfymodal.operations.costs_estimate_results import CostsEstimated, EgressView, EstimateRow
 from comfymodal.operations.costs_rows import LEFT_OUT, NOTHING_PAID, render_memory, row_of, unknown_row, unpriced_row
 from comfymodal.operations.desk import Desk
-from comfymodal.operations.forecast import forecast_render
+from comfymodal.operations.experience import experience_of_render
 from comfymodal.operations.modal_spec import modal_spec
 from comfymodal.operations.terms import render_terms
 from comfymodal.targets.spec import ContainerSpec
@@ -102,7 +102,7 @@ def _row(names: Sequence[str], work: _Work, context: Context) -> EstimateRow:
     except NotReadyError as exc:
         return unpriced_row(" or ".join(names), exc)
     labels = [choice.label for choice in choices]
-    seen = forecast_render(context.ledger, work.fingerprint, labels, prompts=work.items)
+    seen = experience_of_render(context.ledger, work.fingerprint, labels, prompts=work.items)
     memory = render_memory(choices, work.peak_bytes)
     row = row_of(" or ".join(labels), terms, terms.estimate(seen), seen, items=work.items, memory=memory)
     if seen.run is not None and seen.run.typical > terms.deadline_s:

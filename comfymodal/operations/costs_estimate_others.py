@@ -13,7 +13,7 @@ from comfymodal.operations.costs_estimate_results import CostsEstimated, Estimat
 from comfymodal.operations.costs_rows import LEFT_OUT, NOTHING_PAID, Memory, row_of, unknown_row, unpriced_row
 from comfymodal.operations.desk import Desk
 from comfymodal.operations.ends import one_way_pairs, pair_of
-from comfymodal.operations.forecast import Forecast, forecast_sync, forecast_training
+from comfymodal.operations.experience import Experience, experience_of_sync, experience_of_training
 from comfymodal.operations.sync_jobs import Wish, draft_of
 from comfymodal.operations.terms import SYNC_STARTUP_S, sync_terms, train_terms
 from comfymodal.operations.train_check import CheckedRun, Examined, TrainRequest, examine
@@ -92,7 +92,7 @@ def _training_row(name: str, runs: Sequence[CheckedRun], steps: StepTimes, conte
         terms = train_terms(choice, memory_gb, context.rates, timeout_s=context.project.training.timeout)
     except NotReadyError as exc:
         return unpriced_row(name, exc)
-    seen = [forecast_training(each.run_s, each.run_low_s, each.run_high_s, each.time_certainty) for each in needs]
+    seen = [experience_of_training(each.run_s, each.run_low_s, each.run_high_s, each.time_certainty) for each in needs]
     told = _total([terms.estimate(each) for each in seen])
     return row_of(choice.label, terms, told, _together(seen), items=len(runs), memory=_memory(choice, needs))
 
@@ -113,7 +113,7 @@ def _total(told: Sequence[Estimate]) -> Estimate:
     return Estimate(low, typical, high, worst, startup, run, idle)
 
 
-def _together(seen: Sequence[Forecast]) -> Forecast:
+def _together(seen: Sequence[Experience]) -> Experience:
     spans = [each.run for each in seen if each.run is not None]
     whole = Span(*(sum(getattr(span, name) for span in spans) for name in ("low", "typical", "high")))
     return replace(seen[0], run=whole if len(spans) == len(seen) else None)
@@ -134,5 +134,5 @@ def _sync_row(name: str, target: str, context: Context) -> EstimateRow:
     if target != "modal":
         basis = "it runs on this machine"
         return EstimateRow(name, is_known=True, low_usd="0", typical_usd="0", high_usd="0", worst_usd="0", basis=basis)
-    seen, terms = forecast_sync(context.ledger, "sync", f"sync {name}", SYNC_STARTUP_S), sync_terms(context.rates)
+    seen, terms = experience_of_sync(context.ledger, "sync", f"sync {name}", SYNC_STARTUP_S), sync_terms(context.rates)
     return row_of(name, terms, terms.estimate(seen), seen)

@@ -9,7 +9,7 @@ from comfymodal.costs.estimate import Batch, Estimate
 from comfymodal.costs.rates import GpuChoice, Rate, hourly_text, money_json, parse_gpu
 from comfymodal.errors import NotReadyError
 from comfymodal.operations.costs_estimate_results import EstimateRow
-from comfymodal.operations.forecast import Forecast
+from comfymodal.operations.experience import Experience
 from comfymodal.operations.terms import Terms
 
 FITS_PERCENT = 95
@@ -43,7 +43,7 @@ def unpriced_row(name: str, why: NotReadyError) -> EstimateRow:
 
 
 def row_of(
-    name: str, terms: Terms, told: Estimate, seen: Forecast, *, items: int = 1, memory: Memory | None = None
+    name: str, terms: Terms, told: Estimate, seen: Experience, *, items: int = 1, memory: Memory | None = None
 ) -> EstimateRow:
     """`told` and `seen` are of all `items`."""
     rate, idle_s = terms.rate, terms.idle_s
@@ -93,7 +93,7 @@ def _shares(rate: Rate, typical: int | None) -> tuple[int | None, int | None]:
     return gpu, typical - gpu
 
 
-def _overhead(seen: Forecast, idle_s: float) -> float | None:
+def _overhead(seen: Experience, idle_s: float) -> float | None:
     if seen.run is None:
         return None
     found = Batch(1, seen.run.typical, seen.startup.typical + idle_s).overhead

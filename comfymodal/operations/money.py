@@ -13,7 +13,12 @@ from comfymodal.costs.rates import GpuChoice, Rate, container_rate, hourly_text,
 from comfymodal.operations.budgets import Allowed, allow
 from comfymodal.operations.context import Context
 from comfymodal.operations.desk import Desk
-from comfymodal.operations.forecast import Forecast, forecast_render, forecast_sync, forecast_training
+from comfymodal.operations.experience import (
+    Experience,
+    experience_of_render,
+    experience_of_sync,
+    experience_of_training,
+)
 from comfymodal.operations.terms import SYNC_CONTAINER, SYNC_STARTUP_S, Terms, render_terms, sync_terms, train_terms
 from comfymodal.runs.ledger import Run
 from comfymodal.runs.spending import Expected
@@ -33,7 +38,7 @@ class Price:
     estimate: Estimate
     deadline_s: float
     is_shortened: bool
-    forecast: Forecast
+    seen: Experience
     what: str = ""
     """The container, where it has no GPU."""
     limits: tuple[Limit, ...] = ()
@@ -55,8 +60,8 @@ class Price:
             "where": " ".join(part for part in ("Modal", spec.workspace, spec.environment) if part),
             "gpu": self.rate.gpu or self.what,
             "per_hour": hourly_text(self.rate),
-            "samples": self.forecast.samples,
-            "basis": self.forecast.basis,
+            "samples": self.seen.samples,
+            "basis": self.seen.basis,
             **told_money(self.estimate),
             "deadline_s": self.deadline_s,
             "is_shortened": self.is_shortened,
@@ -82,7 +87,7 @@ def price_run(run: Run, context: Context, desk: Desk | None, *, max_cost: int | 
     containers = context.modal_spec().containers
     choices = [parse_gpu(name) for name in ((job["gpu"],) if job.get("gpu") else containers.gpus)]
     labels = [choice.label for choice in choices]
-    seen = forecast_render(context.ledger, run.request["workflow"]["sha256"], labels, prompts=len(job["prompts"]))
+    seen = experience_of_render(context.ledger, run.request["workflow"]["sha256"], labels, prompts=len(job["prompts"]))
     terms = render_terms(containers, choices, context.rates)
     allowed = allow(context, desk, partial(terms.fit, typical_s=seen.typical_s), max_cost=max_cost)
     return _priced(run, _price(terms, seen, allowed), context, terms, choices=choices)
@@ -92,7 +97,7 @@ def price_sync(run: Run, context: Context, desk: Desk) -> tuple[Run, Price | Non
     """As `price_run`, for a run that moves files: how long the same took before; what it has to move is not known."""
     if run.target != "modal":
         return run, None
-    seen, terms = forecast_sync(context.ledger, run.kind, run.title, SYNC_STARTUP_S), sync_terms(context.rates)
+    seen, terms = experience_of_sync(context.ledger, run.kind, run.title, SYNC_STARTUP_S), sync_terms(context.rates)
     allowed = allow(context, desk, partial(terms.fit, typical_s=None), max_cost=None)
     return _priced(run, replace(_price(terms, seen, allowed), what=SYNC_CONTAINER), context, terms)
 
@@ -108,13 +113,13 @@ def price_train(
         return run, None
     job, timeout_s = run.request["job"], context.project.training.timeout
     origin = job["origin"]
-    seen = forecast_training(*(origin.get(name) for name in ("run_s", "run_low_s", "run_high_s", "certainty")))
+    seen = experience_of_training(*(origin.get(name) for name in ("run_s", "run_low_s", "run_high_s", "certainty")))
     terms = train_terms(parse_gpu(job["gpu"]), int(job.get("memory_gib") or 0), context.rates, timeout_s=timeout_s)
     allowed = allow(context, desk, partial(terms.fit, typical_s=seen.typical_s), max_cost=max_cost, of=of)
     return _priced(run, _price(terms, seen, allowed), context, terms)
 
 
-def _price(terms: Terms, seen: Forecast, allowed: Allowed) -> Price:
+def _price(terms: Terms, seen: Experience, allowed: Allowed) -> Price:
     told, is_shortened = terms.estimate(seen, allowed.deadline_s), allowed.deadline_s < terms.deadline_s
     return Price(terms.rate, told, allowed.deadline_s, is_shortened, seen, limits=allowed.limits)
 

@@ -18,7 +18,7 @@ from comfymodal.costs.rates import (
     training_rate,
 )
 from comfymodal.costs.sync_estimate import IDLE_S
-from comfymodal.operations.forecast import Forecast
+from comfymodal.operations.experience import Experience
 from comfymodal.targets.spec import ContainerSpec
 
 CLOSING_S = 30.0
@@ -49,7 +49,7 @@ class Terms:
         around = {"startup_s": self.startup_s, "scaledown_window_s": self.idle_s}
         return fit(self.rate, self.deadline_s, budget, typical_s=typical_s, **around)
 
-    def estimate(self, seen: Forecast, deadline_s: float | None = None) -> Estimate:
+    def estimate(self, seen: Experience, deadline_s: float | None = None) -> Estimate:
         """What it costs by what was seen of such jobs, with this time limit or the longest."""
         return estimate(
             self.rate,
