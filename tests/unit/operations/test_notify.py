@@ -256,17 +256,19 @@ def test_a_part_of_a_budget_is_told(double: Slack, make: Callable[..., Context])
     context, clerk = make(), Clerk()
     day = 1_795_219_200.0
     for percent in (80, 100):
-        notify_budget(context, clerk, Limit("daily", "costs.daily_usd", 5_000_000_000, day), 4_100_000_000, percent)
+        notify_budget(
+            context, clerk, Limit("today for tag night", "costs.daily_usd", 5_000_000_000, day), 4_100_000_000, percent
+        )
     assert clerk.warnings == []
     assert [document["budget"]["threshold"] for document in double.documents] == [0.8, 1.0]
     assert double.documents[0]["budget"] == {
-        "name": "daily",
+        "name": "today for tag night",
         "spent": "4.1",
         "limit": "5",
         "threshold": 0.8,
         "since": "2026-11-21T00:00:00.000Z",
     }
-    assert double.texts[0] == "comfymodal: 80% of the daily budget of project cats is spent"
+    assert double.texts[0] == "comfymodal: project cats has spent 80% of its budget today for tag night"
     # The bot and the webhook of Slack.
     assert len(double.messages) == 4
 
