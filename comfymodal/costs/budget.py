@@ -15,7 +15,7 @@ class Limit:
     """A budget of many runs: what those created from `since` on (Unix seconds), of this tag or of all, may cost."""
 
     name: str
-    """For people: `today`, `this month of tag night`."""
+    """For people: `today`, `this month for tag night`."""
     key: str
     """Of the project file."""
     nanodollars: int

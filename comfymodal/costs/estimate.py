@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from statistics import median, quantiles
 
 from comfymodal.costs.rates import Rate
@@ -72,7 +71,7 @@ class Estimate:
     `run` and `idle` of the typical one; None where nobody knows how long such a run takes.
 
     A warm container saves `startup`. `worst` holds whatever happens: start-up and deadline are reached, then the
-    container idles to its end. `per_hour` is in dollars.
+    container idles to its end.
     """
 
     low: int | None
@@ -82,7 +81,6 @@ class Estimate:
     startup: int
     run: int | None
     idle: int
-    per_hour: Decimal
 
 
 def estimate(
@@ -112,5 +110,4 @@ def estimate(
         startup=rate.cost(start.typical),
         run=rate.cost(told.typical) if told else None,
         idle=rate.cost(scaledown_window_s),
-        per_hour=rate.per_hour,
     )

@@ -1,4 +1,7 @@
-"""What a run's container noted, as seconds by what they went into, and on which card."""
+"""What a run's container noted, as seconds by what they went into, what these cost, and on which card.
+
+The gap after a run, until the next one or the end of the container, belongs to no run's own cost.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from comfymodal.costs.rates import cost_of_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,11 @@ class Measured:
     nanodollars_per_s: int | None = None
     outputs: int = 0
 
+    def cost(self, asked_per_s: int) -> int:
+        """Nanodollars at the rate of the choice that is paid for, else at that of the one asked for."""
+        per_s = asked_per_s if self.nanodollars_per_s is None else self.nanodollars_per_s
+        return cost_of_seconds(per_s, self.run_s + self.start_s + self.lost_s)
+
 
 def measure(container: Mapping[str, Any], *, created_at: float) -> Measured:
     """Read `{container_id, container_started_at, enter_s, is_first, started_at, ended_at, lost_s}`; Unix seconds."""
@@ -46,14 +56,10 @@ def measure(container: Mapping[str, Any], *, created_at: float) -> Measured:
         queue_s=max(0.0, arrived - created_at),
         start_s=enter_s if is_first else 0.0,
         load_s=None,
+        # A clock that was set back in between must not give money back.
         run_s=max(0.0, ended - began),
         lost_s=max(0.0, _number(container.get("lost_s"))),
     )
-
-
-def idle_cost(nanodollars_per_s: int, seconds: float) -> int:
-    """Nanodollars, counted in milliseconds and rounded up as everywhere."""
-    return -(-nanodollars_per_s * round(seconds * 1000) // 1000)
 
 
 def billed_choice(choices: Iterable[str], seen: str) -> str:

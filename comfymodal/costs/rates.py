@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal, InvalidOperation
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal, overload
 
 from comfymodal.errors import NotReadyError
 
@@ -168,24 +168,22 @@ class Rate:
         return self.gpu_nanodollars_per_s + self.other_nanodollars_per_s
 
     @property
-    def per_hour(self) -> Decimal:
-        """Dollars."""
-        return dollars(self.nanodollars_per_s * 3600)
+    def nanodollars_per_h(self) -> int:
+        return self.nanodollars_per_s * 3600
 
     def cost(self, seconds: float) -> int:
-        """Nanodollars for so many seconds, counted in milliseconds; rounded up, as a bound must be."""
-        return -(-self.nanodollars_per_s * round(seconds * 1000) // 1000)
+        """Nanodollars for so many seconds."""
+        return cost_of_seconds(self.nanodollars_per_s, seconds)
 
     def to_dict(self) -> dict[str, str | int]:
         """As the ledger keeps it: a later table must not rewrite what a run cost."""
         total = self.nanodollars_per_s
         return {"gpu": self.gpu, "nanodollars_per_s": total, "as_of": self.as_of, "source": self.source}
 
-    @classmethod
-    def from_dict(cls, kept: Mapping[str, Any]) -> Rate:
-        """What `to_dict` kept, undivided; older ledgers name no source, which was the list. Raises `KeyError`."""
-        source: Source = "workspace" if kept.get("source") == "workspace" else "list"
-        return cls(int(kept["nanodollars_per_s"]), 0, str(kept["as_of"]), str(kept["gpu"]), source)
+
+def cost_of_seconds(nanodollars_per_s: int, seconds: float) -> int:
+    """Nanodollars, counted in milliseconds; rounded up, as a bound must be."""
+    return -(-nanodollars_per_s * round(seconds * 1000) // 1000)
 
 
 def parse_gpu(text: str) -> GpuChoice:
@@ -268,9 +266,13 @@ def parse_money(text: str) -> int:
     return nanodollars_of(amount)
 
 
-def money_json(nanodollars: int) -> str:
-    """Dollars as JSON carries them: `0.08717264`, every digit, no exponent."""
-    return f"{dollars(nanodollars):f}"
+@overload
+def money_json(nanodollars: int) -> str: ...
+@overload
+def money_json(nanodollars: int | None) -> str | None: ...
+def money_json(nanodollars: int | None) -> str | None:
+    """Dollars as JSON carries them: `0.08717264`, every digit, no exponent; what is not known stays so."""
+    return None if nanodollars is None else f"{dollars(nanodollars):f}"
 
 
 def money_text(nanodollars: int) -> str:
@@ -287,7 +289,7 @@ def money_text(nanodollars: int) -> str:
 
 def hourly_text(rate: Rate) -> str:
     """`$2.40/h`; `up to $4.39/h` when a cheaper choice may be taken."""
-    return f"{'up to ' if rate.is_range else ''}{money_text(rate.nanodollars_per_s * 3600)}/h"
+    return f"{'up to ' if rate.is_range else ''}{money_text(rate.nanodollars_per_h)}/h"
 
 
 def _rate(table: RateTable, gpu_price: int, cores: int, gib: int) -> Rate:

@@ -69,14 +69,14 @@ class SyncCost:
             "vendor": rates.vendor if rates else None,
             "prices_as_of": rates.as_of if rates else None,
             "requests": {"a": self.requests.a, "b": self.requests.b, "c": self.requests.c},
-            "requests_usd": _json(self.requests_cost),
-            "egress_usd": _json(self.egress),
-            "storage_per_month_usd": _json(self.storage_per_month),
-            "modal_usd": _json(self.modal),
-            "modal_per_hour_usd": money_json(self.rate.nanodollars_per_s * 3600) if self.rate else None,
+            "requests_usd": money_json(self.requests_cost),
+            "egress_usd": money_json(self.egress),
+            "storage_per_month_usd": money_json(self.storage_per_month),
+            "modal_usd": money_json(self.modal),
+            "modal_per_hour_usd": money_json(self.rate.nanodollars_per_h) if self.rate else None,
             "modal_prices_as_of": self.rate.as_of if self.rate else None,
             "seconds": self.seconds,
-            "worst_usd": _json(self.worst),
+            "worst_usd": money_json(self.worst),
         }
 
     def lines(self) -> tuple[str, ...]:
@@ -183,10 +183,6 @@ def _by_size(size: int, per_gb: int | None) -> int | None:
         return 0
     # Rounded up, as a bound must be.
     return None if per_gb is None else -(-size * per_gb // BYTES_PER_GB)
-
-
-def _json(nanodollars: int | None) -> str | None:
-    return None if nanodollars is None else money_json(nanodollars)
 
 
 def _gb(size: int) -> str:

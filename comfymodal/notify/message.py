@@ -54,8 +54,8 @@ class Notification:
         if self.event == "test":
             return f"comfymodal: a test from project {self.project}"
         if self.budget is not None:
-            told = f"{self.budget['name']} budget of project {self.project}"
-            return f"comfymodal: {float(self.budget['threshold']):.0%} of the {told} is spent"
+            part = f"{float(self.budget['threshold']):.0%}"
+            return f"comfymodal: project {self.project} has spent {part} of its budget {self.budget['name']}"
         run = self.run or {}
         word = "finished" if self.event == "finished" else str(run.get("status") or "failed")
         return f"comfymodal: {run.get('kind')} {run.get('title')} {word} ({run.get('id')})"

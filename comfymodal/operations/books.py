@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comfymodal.costs.rates import RateTable
-from comfymodal.project.folders import state_folder
+from comfymodal.project.folders import ledger_file, state_folder
 from comfymodal.runs.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -38,5 +38,5 @@ def open_books(config: Path | None, *, environ: Mapping[str, str], cwd: Path) ->
 
     loaded = load_project(find_project_file(config, cwd=cwd), environ=environ, flags={}, cwd=cwd)
     state = state_folder(environ)
-    ledger = Ledger(state / "projects" / loaded.settings.project / "ledger.sqlite")
+    ledger = Ledger(ledger_file(loaded.settings.project, state))
     return Books(loaded.settings, ledger, state, tuple(loaded.warnings))

@@ -110,7 +110,7 @@ def _warn_once(limit: Limit, gone: int, percent: int, context: Context, desk: De
     if context.project.notify:
         from comfymodal.operations.notify import notify_budget
 
-        notify_budget(context, desk, limit.name, limit.nanodollars, gone, percent / 100, limit.since)
+        notify_budget(context, desk, limit, gone, percent)
 
 
 def _limits(budgets: Any, moment: datetime, *, key: str, whose: str, tag: str | None) -> Sequence[Limit]:

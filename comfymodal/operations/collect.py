@@ -129,7 +129,7 @@ def write_receipt(
 
 def _cost(rate: Mapping[str, Any], nanodollars: int | None) -> dict[str, Any]:
     return {
-        "usd": None if nanodollars is None else money_json(nanodollars),
+        "usd": money_json(nanodollars),
         "gpu": rate["gpu"],
         "usd_per_hour": money_json(int(rate["nanodollars_per_s"]) * 3600),
         "prices_as_of": rate["as_of"],

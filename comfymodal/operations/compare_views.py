@@ -26,7 +26,7 @@ def card_view(usage: GpuUsage, rate: Rate | None, rentals: Sequence[Rental], hou
     """What `hours` of use came to and would have come to; `rate` is what stands in where there was no use."""
     useful_h, paid_h = usage.useful_s / 3600, usage.paid_s / 3600
     views = tuple(_rental(rental, usage, rate, hours) for rental in rentals)
-    per_hour = rate.nanodollars_per_s * 3600 if rate else _ratio(usage.nanodollars, paid_h)
+    per_hour = rate.nanodollars_per_h if rate else _ratio(usage.nanodollars, paid_h)
     return CardView(
         gpu=usage.gpu,
         runs=usage.runs,
@@ -56,7 +56,7 @@ def _ratio(nanodollars: int, hours: float) -> float | None:
 def _rental(rental: Rental, usage: GpuUsage, rate: Rate | None, hours: float) -> RentalView:
     options: list[OptionView] = []
     if rate is not None:
-        useful_hour = float(rate.nanodollars_per_s * 3600)
+        useful_hour = float(rate.nanodollars_per_h)
         options = [_kept(rental, factor, useful_hour, hours, None) for factor in FACTORS]
     elif _is_comparable(usage):
         useful_hour = usage.nanodollars / (usage.useful_s / 3600)
@@ -105,8 +105,8 @@ def _option(
         usd_per_hour=money_json(at.nanodollars_per_h),
         break_even_hours=border[0],
         of_hours=border[1],
-        usd=None if usd is None else money_json(usd),
-        saving_usd=None if saving is None else money_json(saving),
+        usd=money_json(usd),
+        saving_usd=money_json(saving),
     )
 
 

@@ -11,7 +11,7 @@ from comfymodal.comfyui.find import EngineWish
 from comfymodal.costs.rates import RateTable
 from comfymodal.errors import UsageError
 from comfymodal.operations.news import News
-from comfymodal.project.folders import data_folder, state_folder
+from comfymodal.project.folders import data_folder, ledger_file, state_folder
 from comfymodal.runs.ledger import Ledger, Run
 from comfymodal.targets.base import Target
 from comfymodal.targets.billing import Billing
@@ -81,11 +81,6 @@ class Context:
     def at_target_of(self, run: Run) -> Context:
         """This context, or the same at the target where the run is: a project may have moved since."""
         return self if run.target == self.target.name else self.reopen({**self.flags, "target": run.target})
-
-
-def ledger_file(project: str, state: Path) -> Path:
-    """Where the ledger of a project of this name is, or would be made."""
-    return state / "projects" / project / "ledger.sqlite"
 
 
 def open_context(

@@ -75,7 +75,7 @@ def costs_report(wish: CostsWish, books: Books, *, now: float, budgets: Sequence
     return CostsReport(
         project=books.project.project,
         by=wish.by,
-        since=None if wish.since is None else iso_time(wish.since),
+        since=iso_time(wish.since),
         until=iso_time(now),
         runs_ever=whole.runs,
         prices=PricesView(books.rates.source, books.rates.as_of),
@@ -157,10 +157,7 @@ def _shares(spent: Sequence[tuple[str, int | None]]) -> tuple[ShareView, ...]:
         known = [each for _, each in others if each is not None]
         rows.append(("1 other" if len(others) == 1 else f"{len(others)} others", sum(known) if known else None))
     whole = sum(each or 0 for _, each in rows)
-    return tuple(
-        ShareView(key, None if each is None else money_json(each), (each or 0) / whole if whole else None)
-        for key, each in rows
-    )
+    return tuple(ShareView(key, money_json(each), (each or 0) / whole if whole else None) for key, each in rows)
 
 
 def _forecast_view(ahead: Forecast) -> ForecastView:

@@ -10,17 +10,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
-from comfymodal.costs.estimate import estimate
-from comfymodal.costs.rates import EGRESS_NANODOLLARS_PER_GIB, container_rate, dollars, parse_gpu
+from comfymodal.costs.rates import EGRESS_NANODOLLARS_PER_GIB, dollars, parse_gpu
 from comfymodal.errors import ComfymodalError, NotReadyError
 from comfymodal.operations.check import check_workflow, nodes_of_catalog
 from comfymodal.operations.context import Context
 from comfymodal.operations.costs_estimate_results import CostsEstimated, EgressView, EstimateRow
 from comfymodal.operations.costs_rows import LEFT_OUT, NOTHING_PAID, render_memory, row_of, unknown_row, unpriced_row
 from comfymodal.operations.desk import Desk
-from comfymodal.operations.forecast import forecast_render
+from comfymodal.operations.experience import experience_of_render
 from comfymodal.operations.modal_spec import modal_spec
-from comfymodal.operations.money import CLOSING_S
+from comfymodal.operations.terms import render_terms
 from comfymodal.targets.spec import ContainerSpec
 from comfymodal.workflow.graph import Graph, read_workflow
 from comfymodal.workflow.override import apply_overrides, parse_overrides
@@ -99,23 +98,14 @@ def _row(names: Sequence[str], work: _Work, context: Context) -> EstimateRow:
             return unknown
     choices = [parse_gpu(name) for name in names]
     try:
-        rate = container_rate(choices, context.rates)
+        terms = render_terms(work.limits, choices, context.rates)
     except NotReadyError as exc:
         return unpriced_row(" or ".join(names), exc)
     labels = [choice.label for choice in choices]
-    seen = forecast_render(context.ledger, work.fingerprint, labels, prompts=work.items)
-    idle_s, deadline_s = work.limits.scaledown_window_s, max(1.0, work.limits.timeout_s - CLOSING_S)
-    told = estimate(
-        rate,
-        run=seen.run,
-        startup=seen.startup,
-        startup_s=work.limits.boot_timeout_s,
-        deadline_s=deadline_s,
-        scaledown_window_s=idle_s,
-    )
+    seen = experience_of_render(context.ledger, work.fingerprint, labels, prompts=work.items)
     memory = render_memory(choices, work.peak_bytes)
-    row = row_of(" or ".join(labels), rate, told, seen, idle_s=idle_s, items=work.items, memory=memory)
-    if seen.run is not None and seen.run.typical > deadline_s:
+    row = row_of(" or ".join(labels), terms, terms.estimate(seen), seen, items=work.items, memory=memory)
+    if seen.run is not None and seen.run.typical > terms.deadline_s:
         return replace(row, basis=f"{row.basis}; comfyui.timeout ends it before it is done")
     return row
 

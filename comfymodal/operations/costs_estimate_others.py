@@ -5,25 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from comfymodal.costs.estimate import Estimate, Span, estimate
-from comfymodal.costs.rates import (
-    SYNC_CONTAINER_CORES,
-    SYNC_CONTAINER_GIB,
-    GpuChoice,
-    parse_gpu,
-    sync_rate,
-    training_rate,
-)
-from comfymodal.costs.sync_estimate import IDLE_S
+from comfymodal.costs.estimate import Estimate, Span
+from comfymodal.costs.rates import SYNC_CONTAINER_CORES, SYNC_CONTAINER_GIB, GpuChoice, parse_gpu
 from comfymodal.errors import NotReadyError, TrainingConfigError
 from comfymodal.operations.context import Context
 from comfymodal.operations.costs_estimate_results import CostsEstimated, EstimateRow
 from comfymodal.operations.costs_rows import LEFT_OUT, NOTHING_PAID, Memory, row_of, unknown_row, unpriced_row
 from comfymodal.operations.desk import Desk
 from comfymodal.operations.ends import one_way_pairs, pair_of
-from comfymodal.operations.forecast import Forecast, forecast_sync, forecast_training
-from comfymodal.operations.money import CLOSING_S, SYNC_STARTUP_S, SYNC_TIMEOUT_S, TRAIN_IDLE_S, TRAIN_STARTUP_S
+from comfymodal.operations.experience import Experience, experience_of_sync, experience_of_training
 from comfymodal.operations.sync_jobs import Wish, draft_of
+from comfymodal.operations.terms import SYNC_STARTUP_S, sync_terms, train_terms
 from comfymodal.operations.train_check import CheckedRun, Examined, TrainRequest, examine
 from comfymodal.operations.train_datasets import places_of
 from comfymodal.operations.train_history import StepTimes, read_step_times
@@ -96,25 +88,13 @@ def _training_row(name: str, runs: Sequence[CheckedRun], steps: StepTimes, conte
     choice = parse_gpu(name)
     needs = [_needs(run, choice, steps) for run in runs]
     try:
-        rate = training_rate(choice, max(each.host_memory_gb or 0 for each in needs), context.rates)
+        memory_gb = max(each.host_memory_gb or 0 for each in needs)
+        terms = train_terms(choice, memory_gb, context.rates, timeout_s=context.project.training.timeout)
     except NotReadyError as exc:
         return unpriced_row(name, exc)
-    seen = [forecast_training(each.run_s, each.run_low_s, each.run_high_s, each.time_certainty) for each in needs]
-    told = [
-        estimate(
-            rate,
-            run=each.run,
-            startup=each.startup,
-            startup_s=TRAIN_STARTUP_S,
-            deadline_s=context.project.training.timeout,
-            scaledown_window_s=TRAIN_IDLE_S,
-        )
-        for each in seen
-    ]
-    memory = _memory(choice, needs)
-    return row_of(
-        choice.label, rate, _total(told), _together(seen), idle_s=TRAIN_IDLE_S, items=len(runs), memory=memory
-    )
+    seen = [experience_of_training(each.run_s, each.run_low_s, each.run_high_s, each.time_certainty) for each in needs]
+    told = _total([terms.estimate(each) for each in seen])
+    return row_of(choice.label, terms, told, _together(seen), items=len(runs), memory=_memory(choice, needs))
 
 
 def _needs(run: CheckedRun, choice: GpuChoice, steps: StepTimes) -> NeedsView:
@@ -130,10 +110,10 @@ def _total(told: Sequence[Estimate]) -> Estimate:
 
     worst, startup, idle = (sum(getattr(each, name) for each in told) for name in ("worst", "startup", "idle"))
     low, typical, high, run = (whole(name) for name in ("low", "typical", "high", "run"))
-    return Estimate(low, typical, high, worst, startup, run, idle, told[0].per_hour)
+    return Estimate(low, typical, high, worst, startup, run, idle)
 
 
-def _together(seen: Sequence[Forecast]) -> Forecast:
+def _together(seen: Sequence[Experience]) -> Experience:
     spans = [each.run for each in seen if each.run is not None]
     whole = Span(*(sum(getattr(span, name) for span in spans) for name in ("low", "typical", "high")))
     return replace(seen[0], run=whole if len(spans) == len(seen) else None)
@@ -154,13 +134,5 @@ def _sync_row(name: str, target: str, context: Context) -> EstimateRow:
     if target != "modal":
         basis = "it runs on this machine"
         return EstimateRow(name, is_known=True, low_usd="0", typical_usd="0", high_usd="0", worst_usd="0", basis=basis)
-    seen, rate = forecast_sync(context.ledger, "sync", f"sync {name}", SYNC_STARTUP_S), sync_rate(context.rates)
-    told = estimate(
-        rate,
-        run=seen.run,
-        startup=seen.startup,
-        startup_s=SYNC_STARTUP_S,
-        deadline_s=SYNC_TIMEOUT_S - CLOSING_S,
-        scaledown_window_s=IDLE_S,
-    )
-    return row_of(name, rate, told, seen, idle_s=IDLE_S)
+    seen, terms = experience_of_sync(context.ledger, "sync", f"sync {name}", SYNC_STARTUP_S), sync_terms(context.rates)
+    return row_of(name, terms, terms.estimate(seen), seen)

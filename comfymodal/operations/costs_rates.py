@@ -113,7 +113,7 @@ def _view(name: str, price: int | None, listed: int | None) -> RateView:
     return RateView(
         name=name,
         per_hour=None if price is None else money_json(price * 3600),
-        per_s=None if price is None else money_json(price),
+        per_s=money_json(price),
         list_per_hour=None if listed is None else money_json(listed * 3600),
         change=change,
     )
@@ -124,7 +124,7 @@ def _others(table: RateTable) -> tuple[PartView, ...]:
     return (
         PartView(
             "storage",
-            None if stored is None else money_json(stored),
+            money_json(stored),
             "GiB and month",
             "of volumes; the first TiB of a workspace is free",
         ),

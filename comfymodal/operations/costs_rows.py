@@ -9,7 +9,8 @@ from comfymodal.costs.estimate import Batch, Estimate
 from comfymodal.costs.rates import GpuChoice, Rate, hourly_text, money_json, parse_gpu
 from comfymodal.errors import NotReadyError
 from comfymodal.operations.costs_estimate_results import EstimateRow
-from comfymodal.operations.forecast import Forecast
+from comfymodal.operations.experience import Experience
+from comfymodal.operations.terms import Terms
 
 FITS_PERCENT = 95
 """Of a card's nominal memory: the driver keeps some."""
@@ -41,17 +42,11 @@ def unpriced_row(name: str, why: NotReadyError) -> EstimateRow:
     return EstimateRow(name, is_known=False, basis=f"unknown: {why.message}")
 
 
-def row_of(  # noqa: PLR0913 - what a row is made of
-    name: str,
-    rate: Rate,
-    told: Estimate,
-    seen: Forecast,
-    *,
-    idle_s: float,
-    items: int = 1,
-    memory: Memory | None = None,
+def row_of(
+    name: str, terms: Terms, told: Estimate, seen: Experience, *, items: int = 1, memory: Memory | None = None
 ) -> EstimateRow:
-    """`told` is of all `items`; `idle_s` is what the container stays beyond them."""
+    """`told` and `seen` are of all `items`."""
+    rate, idle_s = terms.rate, terms.idle_s
     amounts = {"low": told.low, "typical": told.typical, "high": told.high, "worst": told.worst}
     gpu, other = _shares(rate, told.typical)
     parts = {"startup": told.startup, "run": told.run, "idle": told.idle, "gpu": gpu, "cpu_memory": other}
@@ -61,7 +56,7 @@ def row_of(  # noqa: PLR0913 - what a row is made of
         name,
         is_known=True,
         per_hour=hourly_text(rate),
-        usd_per_hour=money_json(rate.nanodollars_per_s * 3600),
+        usd_per_hour=money_json(rate.nanodollars_per_h),
         prices_as_of=rate.as_of,
         run_s=None if seen.run is None else round(seen.run.typical, 3),
         basis=seen.basis,
@@ -73,7 +68,7 @@ def row_of(  # noqa: PLR0913 - what a row is made of
         vram_gb=memory.vram_gb if memory else None,
         fits=memory.fits if memory else None,
         memory=memory.words if memory else "",
-        **{f"{part}_usd": None if amount is None else money_json(amount) for part, amount in usd.items()},
+        **{f"{part}_usd": money_json(amount) for part, amount in usd.items()},
     )
 
 
@@ -98,7 +93,7 @@ def _shares(rate: Rate, typical: int | None) -> tuple[int | None, int | None]:
     return gpu, typical - gpu
 
 
-def _overhead(seen: Forecast, idle_s: float) -> float | None:
+def _overhead(seen: Experience, idle_s: float) -> float | None:
     if seen.run is None:
         return None
     found = Batch(1, seen.run.typical, seen.startup.typical + idle_s).overhead

@@ -47,7 +47,7 @@ def deploy(context: Context, desk: Desk, *, is_dry_run: bool, is_forced: bool) -
         build_minutes=rebuild_minutes(described, after),
         gpu=" or ".join(spec.containers.gpus),
         per_hour=per_hour(spec),
-        idle_per_month=None if (idle := idle_per_month(spec)) is None else money_json(idle),
+        idle_per_month=money_json(idle_per_month(spec)),
         custom_nodes=len(spec.image.custom_nodes),
         comfyui_version=spec.image.comfyui_version,
         classes=None,

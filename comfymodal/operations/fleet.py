@@ -197,7 +197,7 @@ def _view(one: LiveContainer, gpus: tuple[str, ...], run: ContainerRun | None, r
 def _priced(view: ContainerView, rate: Rate | None) -> Priced:
     if rate is None:
         return Priced(view, None)
-    usd = money_json(rate.nanodollars_per_s * 3600)
+    usd = money_json(rate.nanodollars_per_h)
     return Priced(replace(view, usd_per_hour=usd, per_hour=hourly_text(rate)), rate)
 
 
@@ -209,7 +209,7 @@ def _bare(one: LiveContainer, now: float) -> ContainerView:
         why="",
         run_id=None,
         gpu=None,
-        started_at=None if one.started_at is None else iso_time(one.started_at),
+        started_at=iso_time(one.started_at),
         age_s=None if one.started_at is None else round(max(0.0, now - one.started_at), 1),
         usd_per_hour=None,
         per_hour=None,

@@ -82,7 +82,7 @@ def unused_models(context: Context, desk: Desk) -> ModelsUnused:
     since = min((run.created_at for run in renders), default=None)
     if since is None:
         desk.warn("no render is in this machine's ledgers yet: every model counts as unused")
-    told = None if since is None else iso_time(since)
+    told = iso_time(since)
     return ModelsUnused(place.words, _views(unused), _bytes(unused), told, len(renders))
 
 

@@ -48,7 +48,10 @@ def _tell(context: Context, desk: Desk) -> None:
     if context.news.runs and context.project.target == "modal":
         from comfymodal.operations.budgets import watch_budgets
 
-        watch_budgets(context, desk)
+        try:
+            watch_budgets(context, desk)
+        except ComfymodalError as exc:
+            desk.warn(f"nobody looked how much of the budgets is left: {exc.message}")
     if context.news.runs and context.project.notify:
         # Nobody pays for importing it who wants to tell nobody.
         from comfymodal.operations.notify import notify_runs

@@ -10,9 +10,10 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from comfymodal.costs.budget import Limit
 from comfymodal.costs.rates import money_json
 from comfymodal.errors import ComfymodalError
 from comfymodal.notify.message import Event, Notification
@@ -57,28 +58,22 @@ def notify_runs(context: Context, desk: Desk) -> None:
             round_.tell(told, names)
 
 
-def notify_budget(  # noqa: PLR0913, PLR0917 - facts of one event
-    context: Context,
-    desk: Desk,
-    name: str,
-    limit_nanodollars: int,
-    spent_nanodollars: int,
-    threshold: float,
-    since: float,
-) -> None:
-    """Tell, once, that a part of a budget is spent: `threshold` of 1, of the budget `name` that began at `since`.
+def notify_budget(context: Context, desk: Desk, limit: Limit, gone: int, percent: int) -> None:
+    """Tell that so many percent of a budget, `gone` nanodollars and more, are spent or set aside.
 
-    `since` in Unix seconds. Never raises and never takes longer than `PATIENCE_S`.
+    Whoever calls it sees to it that nobody is told twice. Never raises, and never takes longer than `PATIENCE_S`.
     """
     names = names_for(context, "budget", None, None)
     if not names:
         return
-    began = iso_time(since)
     with _never_failing(desk):
-        if not context.ledger.tell_once(f"budget:{name}:{began[:10]}:{threshold:g}", "budget"):
-            return
-        money = {"spent": money_json(spent_nanodollars), "limit": money_json(limit_nanodollars)}
-        budget = {"name": name, **money, "threshold": threshold, "since": began}
+        budget = {
+            "name": limit.name,
+            "spent": money_json(gone),
+            "limit": money_json(limit.nanodollars),
+            "threshold": percent / 100,
+            "since": iso_time(limit.since),
+        }
         told = Notification("budget", context.project.project, _now(), budget=budget, next="comfymodal costs budget")
         _Round(context, desk).tell(told, names)
 
@@ -220,8 +215,6 @@ def _clean(told: Notification, secret: str) -> Notification:
         if isinstance(value, Mapping):
             return {key: clean(each) for key, each in value.items()}
         return [clean(each) for each in value] if isinstance(value, list | tuple) else value
-
-    from dataclasses import fields, replace
 
     texts = {each.name: clean(getattr(told, each.name)) for each in fields(told) if each.name != "picture"}
     return replace(told, **texts)

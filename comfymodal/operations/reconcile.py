@@ -129,9 +129,9 @@ def _month(billing: Billing, context: Context, now: float) -> MonthView | None:
         start = datetime.fromtimestamp(now, UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
         return MonthView(
             month=f"{start:%Y-%m}",
-            metered=_money(told.metered),
-            billed=_money(told.billed),
-            of_apps=_money(sum(apps) if None not in apps else None),  # type: ignore[arg-type]
+            metered=money_json(told.metered),
+            billed=money_json(told.billed),
+            of_apps=money_json(sum(apps) if None not in apps else None),  # type: ignore[arg-type]
             of_ledger=money_json(context.ledger.measured_since(start.timestamp())),
         )
     return None
@@ -164,11 +164,7 @@ def _hour(hour: HourOfApp) -> HourView:
         app=hour.app,
         runs=hour.runs,
         measured=money_json(hour.measured),
-        billed=_money(hour.billed),
-        difference=_money(hour.difference),
+        billed=money_json(hour.billed),
+        difference=money_json(hour.difference),
         status=hour.status,
     )
-
-
-def _money(nanodollars: int | None) -> str | None:
-    return None if nanodollars is None else money_json(nanodollars)

@@ -6,30 +6,20 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from comfymodal.costs.bill import run_cost
 from comfymodal.costs.measure import Measured, billed_choice, measure
-from comfymodal.costs.rates import Rate, money_text
+from comfymodal.costs.rates import money_text
 from comfymodal.operations.context import Context
 from comfymodal.runs.ledger import Run
 
 
 def cost_of(run: Run, outcome: Mapping[str, Any]) -> int | None:
     """Nanodollars of an ended run by its own seconds; None where nothing is paid or nothing is known."""
-    container = outcome.get("container")
-    if run.rate is None or not isinstance(container, Mapping):
-        return None
-    choice = _choice(run, outcome)
-    priced = {**run.rate, "nanodollars_per_s": run.rate["choices"][choice]} if choice else run.rate
-    return run_cost(
-        Rate.from_dict(priced),
-        container,
-        started_at=float(container["started_at"]),
-        ended_at=float(container["ended_at"]),
-    ).nanodollars
+    measured = measured_of(run, outcome, {})
+    return None if measured is None or run.rate is None else measured.cost(int(run.rate["nanodollars_per_s"]))
 
 
 def measured_of(run: Run, outcome: Mapping[str, Any], result: Mapping[str, Any]) -> Measured | None:
-    """The seconds behind `cost_of`; None where no container noted any."""
+    """An ended run's seconds, and the rate that holds for them; None where nothing is paid or nothing is known."""
     container = outcome.get("container")
     if run.rate is None or not isinstance(container, Mapping):
         return None

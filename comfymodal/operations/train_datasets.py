@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from comfymodal.costs.rates import LIST, RateTable
-from comfymodal.operations.context import ledger_file
 from comfymodal.operations.desk import Desk
 from comfymodal.operations.train_history import StepTimes
 from comfymodal.operations.train_results import DatasetView, ProblemView
-from comfymodal.project.folders import state_folder
+from comfymodal.project.folders import ledger_file, state_folder
 from comfymodal.project.load import find_project_file, load_project
 from comfymodal.training.ai_toolkit.archs import ARCHS, arch_of
 from comfymodal.training.ai_toolkit.paths import Found, find_path, missing_problem, path_uses

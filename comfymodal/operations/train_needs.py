@@ -17,7 +17,7 @@ from comfymodal.costs.rates import (
     training_rate,
 )
 from comfymodal.errors import NotReadyError, UsageError
-from comfymodal.operations.money import TRAIN_IDLE_S, TRAIN_STARTUP_S
+from comfymodal.operations.terms import TRAIN_IDLE_S, TRAIN_STARTUP_S
 from comfymodal.operations.train_datasets import Places
 from comfymodal.operations.train_results import CostView, NeedsView, ProblemView
 from comfymodal.training.ai_toolkit.accept import Accepted

@@ -196,7 +196,7 @@ def _question(chosen: Sequence[Kept], place: str) -> Question:
 
 def _row(end: End, item: Trashed) -> TrashRow:
     at = item.trashed_at
-    return TrashRow(str(end), item.stamp, item.path, item.size_bytes, None if at is None else iso_time(at))
+    return TrashRow(str(end), item.stamp, item.path, item.size_bytes, iso_time(at))
 
 
 def _words(ends: Sequence[End], context: Context) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import overload
 
 from comfymodal.costs.rates import money_json
 from comfymodal.operations.results import RunView
@@ -18,13 +19,19 @@ def run_view(run: Run) -> RunView:
         target=run.target,
         title=run.title,
         created_at=iso_time(run.created_at),
-        ended_at=None if run.ended_at is None else iso_time(run.ended_at),
+        ended_at=iso_time(run.ended_at),
         seconds=None if run.ended_at is None else round(max(0.0, run.ended_at - run.created_at), 3),
         phases=result.get("phases") or {},
-        cost=None if run.cost_nanodollars is None else money_json(run.cost_nanodollars),
+        cost=money_json(run.cost_nanodollars),
     )
 
 
-def iso_time(seconds: float) -> str:
-    """A clock's seconds as ISO 8601 in UTC."""
+@overload
+def iso_time(seconds: float) -> str: ...
+@overload
+def iso_time(seconds: float | None) -> str | None: ...
+def iso_time(seconds: float | None) -> str | None:
+    """A clock's seconds as ISO 8601 in UTC; None stays None."""
+    if seconds is None:
+        return None
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

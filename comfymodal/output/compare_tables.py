@@ -122,7 +122,7 @@ def _card_rows(card: CardView) -> Iterator[tuple[str, ...]]:
                 _tick(card, f"{how} {rental.name}"),
                 f"{rental.name}, {how}",
                 _per_hour(now.usd_per_hour),
-                "-" if now.usd is None else money_in_words(now.usd),
+                money_in_words(now.usd),
                 "none" if now.break_even_hours is None else f"{_time(now.break_even_hours)} of {_time(now.of_hours)}",
                 _short(half),
                 _short(more),

@@ -126,7 +126,7 @@ def _csv_cells(sums: SumsView) -> Iterator[str | int | float]:
 
 def _cells(sums: SumsView) -> tuple[str, ...]:
     money = (sums.estimate, sums.measured, sums.idle, sums.billed, sums.total)
-    return (str(sums.runs), str(sums.outputs), *("-" if usd is None else money_in_words(usd) for usd in money))
+    return (str(sums.runs), str(sums.outputs), *(money_in_words(usd) for usd in money))
 
 
 def _says(row: Sequence[str], place: int) -> bool:

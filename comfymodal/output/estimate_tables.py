@@ -38,7 +38,7 @@ def estimate_end(result: Any) -> list[str]:
 
 
 def _one(result: CostsEstimated, row: EstimateRow) -> Rows:
-    told = {name: _amount(getattr(row, f"{name}_usd")) for name in ("low", "typical", "high")}
+    told = {name: money_in_words(getattr(row, f"{name}_usd")) for name in ("low", "typical", "high")}
     span = span_in_words({**told, "basis": row.basis} if row.typical_usd is not None else {"basis": row.basis})
     rows: Rows = [("what", _what(result)), ("on", " ".join(part for part in (row.name, row.per_hour) if part))]
     rows.append(("cost", span))
@@ -47,13 +47,13 @@ def _one(result: CostsEstimated, row: EstimateRow) -> Rows:
             ("  start-up", _part(row.startup_s, row.startup_usd)),
             ("  run", _part(row.run_s, row.run_usd)),
             ("  idle", _part(row.idle_s, row.idle_usd)),
-            ("  of it GPU", _amount(row.gpu_usd) if row.vram_gb else ""),
-            ("  of it CPU, memory", _amount(row.cpu_memory_usd)),
+            ("  of it GPU", money_in_words(row.gpu_usd) if row.vram_gb else ""),
+            ("  of it CPU, memory", money_in_words(row.cpu_memory_usd)),
         ]
     if row.per_item_usd is not None and result.kind != "sync":
         used = f"; {row.overhead:.2f} s are paid for each second of it" if row.overhead is not None else ""
-        rows.append((f"each {_ITEMS[result.kind]}", f"{_amount(row.per_item_usd)}{used}"))
-    rows.append(("at most", _amount(row.worst_usd)))
+        rows.append((f"each {_ITEMS[result.kind]}", f"{money_in_words(row.per_item_usd)}{used}"))
+    rows.append(("at most", money_in_words(row.worst_usd)))
     if row.memory:
         rows.append(("memory", f"{'fits: ' if row.fits else ''}{row.memory}, {row.vram_gb} GB on it"))
     if result.egress is not None:
@@ -73,28 +73,27 @@ def _choice_row(row: EstimateRow) -> tuple[str, ...]:
         row.name,
         row.per_hour or _UNKNOWN,
         _UNKNOWN if row.run_s is None else seconds_in_words(row.run_s),
-        *(_amount(amount) for amount in (row.low_usd, row.typical_usd, row.high_usd, row.per_item_usd, row.worst_usd)),
+        *(
+            money_in_words(amount)
+            for amount in (row.low_usd, row.typical_usd, row.high_usd, row.per_item_usd, row.worst_usd)
+        ),
         "✓" if row.fits else _UNKNOWN,
         row.basis,
     )
 
 
 def _sync_row(row: EstimateRow) -> tuple[str, ...]:
-    low, high = _amount(row.low_usd), _amount(row.high_usd)
+    low, high = money_in_words(row.low_usd), money_in_words(row.high_usd)
     usual = low if low == high else f"{low} to {high}"
-    return (row.name, usual, _amount(row.typical_usd), _amount(row.worst_usd), row.basis)
+    return (row.name, usual, money_in_words(row.typical_usd), money_in_words(row.worst_usd), row.basis)
 
 
 def _part(seconds: float | None, usd: str | None) -> str:
     took = _UNKNOWN if seconds is None else seconds_in_words(seconds)
-    return f"{_amount(usd)} ({took})"
+    return f"{money_in_words(usd)} ({took})"
 
 
 def _egress(egress: EgressView) -> str:
     size = bytes_in_words(egress.size_bytes)
     price = money_in_words(egress.usd)
     return f"{size} of outputs leave Modal: free within the plan's 1 TiB (Starter) a month, beyond it {price}"
-
-
-def _amount(usd: str | None) -> str:
-    return _UNKNOWN if usd is None else money_in_words(usd)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from comfymodal.costs.rates import money_text, nanodollars_of
 from comfymodal.operations.costs_rates_results import PartView, RatesReport, RateView
+from comfymodal.output.words import money_in_words
 
 Rows = list[tuple[str, ...]]
 
@@ -26,7 +26,7 @@ def rates_table(result: Any) -> tuple[tuple[str, ...], Rows] | None:
 
 
 def _row(view: RateView, *, is_list: bool) -> tuple[str, ...]:
-    per_hour = UNKNOWN if view.per_hour is None else _money(view.per_hour)
+    per_hour = UNKNOWN if view.per_hour is None else money_in_words(view.per_hour)
     per_s = "" if view.per_s is None else f"${Decimal(view.per_s):.7f}"
     return view.name, per_hour, per_s, "" if is_list else _change(view)
 
@@ -34,14 +34,14 @@ def _row(view: RateView, *, is_list: bool) -> tuple[str, ...]:
 def _change(view: RateView) -> str:
     if view.list_per_hour is None:
         return "not in it"
-    listed = _money(view.list_per_hour)
+    listed = money_in_words(view.list_per_hour)
     if view.change is None:
         return f"{listed} there"
     return "the same" if view.change == 0 else f"{view.change:+.1%} ({listed} there)"
 
 
 def _price(part: PartView) -> str:
-    return f"{UNKNOWN if part.price is None else _money(part.price)} per {part.unit}"
+    return f"{UNKNOWN if part.price is None else money_in_words(part.price)} per {part.unit}"
 
 
 def _use(is_used: bool, result: RatesReport) -> str:
@@ -53,7 +53,3 @@ def _source(result: RatesReport) -> tuple[str, str, str]:
     if result.source == "workspace":
         return f"of workspace {result.workspace}", result.as_of, "ask again: comfymodal costs rates --refresh"
     return "of our list", result.as_of, f"{result.why_list}: comfymodal costs rates --refresh"
-
-
-def _money(usd: str) -> str:
-    return money_text(nanodollars_of(Decimal(usd)))

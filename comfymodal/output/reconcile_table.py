@@ -33,7 +33,7 @@ def reconcile_table(result: Any) -> tuple[tuple[str, ...], Rows] | None:
 def _row(hour: HourView, *, is_billed: bool) -> tuple[str, ...]:
     amounts = (hour.measured, hour.billed, hour.difference)
     words = _WORDS[hour.status] if is_billed else "measured only"
-    told = ("-" if usd is None else money_in_words(usd) for usd in amounts)
+    told = (money_in_words(usd) for usd in amounts)
     return hour.hour[:13].replace("T", " ") + "h", hour.app, str(hour.runs), *told, words
 
 

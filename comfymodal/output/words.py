@@ -54,9 +54,9 @@ def harmless(text: str) -> str:
     return "".join(mark if mark in "\n\t" or mark.isprintable() else f"\\x{ord(mark):02x}" for mark in text)
 
 
-def money_in_words(usd: str) -> str:
-    """Dollars as JSON carries them -> `$0.0152`."""
-    return money_text(nanodollars_of(Decimal(usd)))
+def money_in_words(usd: str | None) -> str:
+    """Dollars as JSON carries them -> `$0.0152`; `-` for what is not known."""
+    return "-" if usd is None else money_text(nanodollars_of(Decimal(usd)))
 
 
 def span_in_words(told: Mapping[str, Any]) -> str:

@@ -22,3 +22,8 @@ def state_folder(environ: Mapping[str, str]) -> Path:
     import platformdirs
 
     return Path(platformdirs.user_state_dir("comfymodal", appauthor=False))
+
+
+def ledger_file(project: str, state: Path) -> Path:
+    """Where the ledger of a project of this name is, or would be made."""
+    return state / "projects" / project / "ledger.sqlite"

@@ -9,8 +9,8 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from comfymodal.costs.measure import idle_cost
-from comfymodal.runs.spending import note_gaps, set_idle
+from comfymodal.costs.rates import cost_of_seconds
+from comfymodal.runs.spending import ACTIVE, note_gaps, set_idle
 
 FINAL = ("matched", "drift")
 """Statuses of a bill that counts; before, it may still grow, and is noted without its amount."""
@@ -51,20 +51,21 @@ def note_calls(connection: sqlite3.Connection, spans: Mapping[str, tuple[str, fl
     unknown = connection.execute(
         "SELECT costs.run_id, runs.call_id, nanodollars_per_s FROM costs JOIN runs ON runs.id = costs.run_id"
         " WHERE costs.target = 'modal' AND measured IS NULL AND nanodollars_per_s IS NOT NULL"
-        " AND costs.status NOT IN ('submitting', 'running')"
+        f" AND costs.status NOT IN {ACTIVE}"
     ).fetchall()
     for run_id, call_id, per_s in unknown:
         if call_id not in spans:
             continue
         container, began, ended, start_s = spans[call_id]
-        cost = idle_cost(per_s, ended - began + start_s)
+        cost = cost_of_seconds(per_s, ended - began + start_s)
         connection.execute(
             "UPDATE costs SET container = ?, began_at = ?, ended_at = ?, start_s = ?, run_s = ?, measured = ?"
             " WHERE run_id = ?",
             (container, began, ended, start_s, ended - began, cost, run_id),
         )
         connection.execute("UPDATE runs SET cost_nanodollars = ? WHERE id = ?", (cost, run_id))
-        note_gaps(connection, container, began)
+        if container:
+            note_gaps(connection, container, began)
 
 
 def note_next_calls(connection: sqlite3.Connection, starts: Mapping[str, Sequence[float]], *, now: float) -> None:

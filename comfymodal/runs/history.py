@@ -1,7 +1,7 @@
 """What earlier runs of a workflow took: how long the next one will take is read from here.
 
-Functions read the ledger's `costs`. Only runs that succeeded, were measured and rendered count: what came from
-ComfyUI's cache says nothing about the next one.
+Of the ledger's `costs` only runs that succeeded, were measured and rendered count: what came from ComfyUI's cache says
+nothing about the next one.
 """
 
 from __future__ import annotations
@@ -107,3 +107,18 @@ def step_times(connection: sqlite3.Connection) -> list[tuple[dict[str, Any], str
         (STEPS_THAT_TELL,),
     ).fetchall()
     return [(json.loads(config), gpu, float(step_s)) for config, gpu, step_s in rows]
+
+
+def copy_speeds(connection: sqlite3.Connection, title: str, target: str) -> list[float]:
+    """Bytes per second of the newest 20 syncs of this title there, the newest first.
+
+    Of those that copied for a second or more: the others tell more of the start than of the speed.
+    """
+    rows = connection.execute(
+        "SELECT json_extract(result, '$.copied_bytes') / json_extract(result, '$.rclone_s') FROM runs"
+        " WHERE kind = 'sync' AND title = ? AND target = ? AND CASE WHEN json_valid(result)"
+        " THEN json_extract(result, '$.rclone_s') >= 1.0 AND json_extract(result, '$.copied_bytes') > 0 ELSE 0 END"
+        " ORDER BY created_at DESC, id DESC LIMIT ?",
+        (title, target, SAMPLES),
+    ).fetchall()
+    return [row[0] for row in rows]

@@ -20,13 +20,10 @@ from comfymodal.errors import NotFoundError, NotReadyError
 from comfymodal.runs import bills, history, spending
 from comfymodal.runs.bills import Paid
 from comfymodal.runs.history import Sample
-from comfymodal.runs.spending import CostEntry, Expected
+from comfymodal.runs.spending import ACTIVE, CostEntry, Expected
 from comfymodal.runs.usage import GpuUsage, first_use, gpu_usage
 
 SCHEMA_VERSION = 3
-
-ACTIVE = ("submitting", "running")
-"""Statuses of a run that may still change without anybody's doing."""
 
 _MIGRATIONS = (
     """
@@ -58,7 +55,6 @@ CREATE TABLE reservations (
 )
 """Statements that lead from each version to the next. A new file goes the same way, so both ways end alike."""
 
-_SAMPLES = 20
 _PATIENCE_S = 30.0
 
 T = TypeVar("T")
@@ -245,13 +241,10 @@ class Ledger:
 
     def usage(self, since: float, *, gap_s: float) -> tuple[list[GpuUsage], float | None]:
         """What was used of each GPU of Modal from then on, and when its first known run was. See `runs.usage`."""
-        try:
-            return gpu_usage(self._connection, since=since, gap_s=gap_s), first_use(self._connection)
-        except sqlite3.Error as exc:
-            raise _trouble("read", self._path, exc) from exc
+        return self._asked(gpu_usage, since, gap_s), self._asked(first_use)
 
     def history(self, fingerprint: str) -> list[Sample]:
-        """What the newest runs of this workflow took on each GPU; see `runs.history`, as for the next five."""
+        """What the newest runs of this workflow took on each GPU; see `runs.history`, as for the next six."""
         return self._asked(history.of_workflow, fingerprint)
 
     def history_of(self, kind: str, title: str, target: str) -> list[Sample]:
@@ -270,17 +263,7 @@ class Ledger:
         return self._asked(history.step_times)
 
     def copy_speeds(self, title: str, target: str) -> list[float]:
-        """Bytes per second of the newest syncs of this title there, the newest first; at most 20.
-
-        Of those that copied for a second or more: the others tell more of the start than of the speed.
-        """
-        return self._values(
-            "SELECT json_extract(result, '$.copied_bytes') / json_extract(result, '$.rclone_s') FROM runs"
-            " WHERE kind = 'sync' AND title = ? AND target = ? AND CASE WHEN json_valid(result)"
-            " THEN json_extract(result, '$.rclone_s') >= 1.0 AND json_extract(result, '$.copied_bytes') > 0 ELSE 0 END"
-            " ORDER BY created_at DESC, id DESC LIMIT ?",
-            (_text(title), target, _SAMPLES),
-        )
+        return self._asked(history.copy_speeds, _text(title), target)
 
     def get(self, name: str) -> Run:
         """The run with this id, with the only id that begins so, or the newest for `last`. Raises `NotFoundError`."""

@@ -12,7 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from comfymodal.costs.budget import Limit
-from comfymodal.costs.measure import Measured, idle_cost
+from comfymodal.costs.measure import Measured
+from comfymodal.costs.rates import cost_of_seconds
+
+ACTIVE = ("submitting", "running")
+"""Statuses of a run that may still change without anybody's doing; in SQL as they are in Python."""
 
 TABLES = """
 CREATE TABLE costs (
@@ -218,7 +222,7 @@ def end_containers(connection: sqlite3.Connection, at: float) -> None:
 def set_idle(connection: sqlite3.Connection, run_id: str, idle_s: float, per_s: int | None, *, is_final: bool) -> None:
     connection.execute(
         "UPDATE costs SET idle_s = ?, idle = ?, is_idle_final = ? WHERE run_id = ?",
-        (idle_s, None if per_s is None else idle_cost(per_s, idle_s), int(is_final), run_id),
+        (idle_s, None if per_s is None else cost_of_seconds(per_s, idle_s), int(is_final), run_id),
     )
 
 

@@ -10,12 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from comfymodal.runs.spending import SPENT
+from comfymodal.runs.spending import ACTIVE, SPENT
 
 SumsRow = tuple[Any, ...]
 """The fields of a `Sums`: thousands of them are added faster so."""
 
-ACTIVE = ("submitting", "running")
 _WELL = ("succeeded", "partial")
 
 

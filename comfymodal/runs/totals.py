@@ -14,8 +14,8 @@ from datetime import date
 from functools import reduce
 from typing import Any, Literal, get_args
 
-from comfymodal.runs.spending import SOONEST, SPENT
-from comfymodal.runs.sums import ACTIVE, COLUMNS, Sums, SumsRow, added, fields_of, values_of
+from comfymodal.runs.spending import ACTIVE, SOONEST, SPENT
+from comfymodal.runs.sums import COLUMNS, Sums, SumsRow, added, fields_of, values_of
 
 Grouping = Literal["day", "run", "workflow", "gpu", "kind", "tag"]
 GROUPINGS: tuple[Grouping, ...] = get_args(Grouping)

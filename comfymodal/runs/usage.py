@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from comfymodal.costs.compare import Session
-from comfymodal.runs.spending import SOONEST, SPENT
+from comfymodal.runs.spending import ACTIVE, SOONEST, SPENT
 
-_ENDED = "target = 'modal' AND gpu_billed <> '' AND status NOT IN ('submitting', 'running')"
+_ENDED = f"target = 'modal' AND gpu_billed <> '' AND status NOT IN {ACTIVE}"
 _KNOWN = f"{SPENT} IS NOT NULL AND run_s IS NOT NULL AND began_at IS NOT NULL AND ended_at IS NOT NULL"
 
 # Model loading is a part of run_s. Without a container's id nobody knows the gap after a run, nor was it priced.
@@ -58,7 +58,7 @@ class GpuUsage:
         self.nanodollars += nanodollars
 
 
-def gpu_usage(connection: sqlite3.Connection, *, since: float, gap_s: float) -> list[GpuUsage]:
+def gpu_usage(connection: sqlite3.Connection, since: float, gap_s: float) -> list[GpuUsage]:
     """What runs created from then on used of each GPU, the dearest first; a gap so long ends a session.
 
     Rows are read one by one: a million of them needs no more memory than one.

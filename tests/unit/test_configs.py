@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from comfymodal.costs.rates import container_rate, parse_gpu
+from comfymodal.costs.rates import container_rate, dollars, parse_gpu
 from comfymodal.operations.modal_spec import modal_spec
 from comfymodal.project.load import load_project
 from comfymodal.targets.modal.limits import notices, refusals
@@ -76,7 +76,7 @@ def test_the_commands_in_the_comments_set_inputs_that_exist(path: Path) -> None:
 def test_the_hourly_price_in_the_comments_is_the_tables(path: Path) -> None:
     rate = container_rate([parse_gpu(gpu) for gpu in spec_of(path).containers.gpus])
 
-    assert f"${rate.per_hour:.2f}/h" in path.read_text()
+    assert f"${dollars(rate.nanodollars_per_h):.2f}/h" in path.read_text()
     assert f"List prices of {rate.as_of}" in path.read_text()
 
 
@@ -85,7 +85,7 @@ def test_the_budget_of_a_run_pays_for_its_worst_case(path: Path) -> None:
     wanted = spec_of(path).containers
     rate = container_rate([parse_gpu(gpu) for gpu in wanted.gpus])
     seconds = wanted.boot_timeout_s + wanted.timeout_s + wanted.scaledown_window_s
-    worst = rate.per_hour * Decimal(seconds) / 3600
+    worst = dollars(rate.nanodollars_per_h) * Decimal(seconds) / 3600
 
     assert f"would be ${worst:.2f}." in path.read_text()
     budget = load_project(path, environ={}, cwd=CONFIGS).settings.costs.per_run_usd

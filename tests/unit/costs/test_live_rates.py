@@ -18,7 +18,7 @@ from comfymodal.costs.live_rates import (
     read_kept,
     unread_keys,
 )
-from comfymodal.costs.rates import GPUS, LIST, container_rate, cpu_rate, parse_gpu, sync_rate
+from comfymodal.costs.rates import GPUS, LIST, container_rate, cpu_rate, dollars, parse_gpu, sync_rate
 from comfymodal.errors import NotReadyError
 
 # All 16 keys, as `modal billing rates --json` had them in August and September 2026 (facts/costs.md 1.2).
@@ -54,7 +54,7 @@ def test_every_key_of_modal_finds_its_gpu() -> None:
     assert table.gpus["L40S"] == 541_667
     assert (table.core, table.gib, table.storage_per_gib_month) == (13_139, 2_222, 90_000_000)
     rate = container_rate([parse_gpu("A10")], table)
-    told = (rate.source, rate.as_of, round(rate.per_hour, 4))
+    told = (rate.source, rate.as_of, round(dollars(rate.nanodollars_per_h), 4))
     assert told == ("workspace", "2026-11-21", Decimal("1.5452"))
 
 

@@ -17,6 +17,7 @@ from comfymodal.operations.context import Context
 from comfymodal.operations.ending import ErrandEnding
 from comfymodal.operations.follow import submit
 from comfymodal.operations.money import price_train
+from comfymodal.operations.news import telling
 from comfymodal.operations.waiting import Waiting
 from tests.unit.operations.spenders import PROJECT, Working, priced
 from tests.unit.operations.sync_target import Clerk, SyncTarget, context_of
@@ -169,6 +170,18 @@ def test_a_budget_that_is_nearly_spent_is_told_once(tmp_path: Path) -> None:
     watch_budgets(context, clerk)
     assert "$0.9882 of $1.00" in clerk.warnings[0]
     assert len(clerk.warnings) == 1
+
+
+def test_a_ledger_that_cannot_be_written_does_not_change_how_a_command_ends(tmp_path: Path) -> None:
+    context, clerk = modal_context(tmp_path, "daily_usd: 1.00, warn_at: [20]"), Clerk()
+    start(context, "a")
+    end(context, "a", WORST)
+    with context.ledger._writing() as connection:
+        connection.execute("DROP TABLE notified")
+    with telling(context, clerk):
+        context.news.add("a")
+    assert len(clerk.warnings) == 1
+    assert clerk.warnings[0].startswith("nobody looked how much of the budgets is left: cannot write to the ledger")
 
 
 def test_the_command_tells_all_of_them_and_ends_with_seven_when_one_is_used_up(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from comfymodal.costs.budget import Limit
 from comfymodal.errors import CancelledError, ComfymodalError
 from comfymodal.operations.context import Context
 from comfymodal.operations.doctor_notify import live_checks, notify_checks
@@ -251,33 +252,35 @@ def test_a_server_that_hangs_costs_five_seconds(double: Slack, make: Callable[..
     assert len(clerk.warnings) == 2
 
 
-def test_a_part_of_a_budget_is_told_once_a_day(double: Slack, make: Callable[..., Context]) -> None:
+def test_a_part_of_a_budget_is_told(double: Slack, make: Callable[..., Context]) -> None:
     context, clerk = make(), Clerk()
     day = 1_795_219_200.0
-    for since, threshold in [(day, 0.8), (day, 0.8), (day, 1.0), (day + 86400, 0.8)]:
-        notify_budget(context, clerk, "daily", 5_000_000_000, 4_100_000_000, threshold, since)
+    for percent in (80, 100):
+        notify_budget(
+            context, clerk, Limit("today for tag night", "costs.daily_usd", 5_000_000_000, day), 4_100_000_000, percent
+        )
     assert clerk.warnings == []
-    assert [document["budget"]["threshold"] for document in double.documents] == [0.8, 1.0, 0.8]
+    assert [document["budget"]["threshold"] for document in double.documents] == [0.8, 1.0]
     assert double.documents[0]["budget"] == {
-        "name": "daily",
+        "name": "today for tag night",
         "spent": "4.1",
         "limit": "5",
         "threshold": 0.8,
         "since": "2026-11-21T00:00:00.000Z",
     }
-    assert double.texts[0] == "comfymodal: 80% of the daily budget of project cats is spent"
+    assert double.texts[0] == "comfymodal: project cats has spent 80% of its budget today for tag night"
     # The bot and the webhook of Slack.
-    assert len(double.messages) == 6
+    assert len(double.messages) == 4
 
 
 def test_a_ledger_that_cannot_be_written_is_one_warning(
     double: Slack, make: Callable[..., Context], tmp_path: Path
 ) -> None:
-    context, clerk = make(), Clerk()
+    context, clerk = make(COPIED), Clerk()
     context.ledger.newest(limit=1)
     with contextlib.closing(sqlite3.connect(tmp_path / "state" / "projects" / "cats" / "ledger.sqlite")) as other:
         other.execute("DROP TABLE notified")
-    notify_budget(context, clerk, "daily", 1, 1, 1.0, 0.0)
+    assert run(context, clerk).exit_code == 0
     assert len(clerk.warnings) == 1
     assert clerk.warnings[0].startswith("notify: nobody was told: cannot write to the ledger")
     assert double.asked == []

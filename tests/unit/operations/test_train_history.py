@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from comfymodal.operations.context import ledger_file
 from comfymodal.operations.train_check import TrainRequest, examine
 from comfymodal.operations.train_datasets import read_places
 from comfymodal.operations.train_results import NeedsView
+from comfymodal.project.folders import ledger_file
 from comfymodal.runs.ledger import Ledger, Run
 from comfymodal.training.ai_toolkit.rewrite import Placement, rewrite
 from tests.unit.operations.test_train_check import Desk

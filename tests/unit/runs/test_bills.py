@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from comfymodal.costs.measure import Measured
 from comfymodal.runs.ledger import Ledger
 from tests.unit.runs.cost_rows import NOON, fill
+from tests.unit.runs.test_ledger import RUN
 
 RATE = 665_440
 
@@ -71,3 +74,17 @@ def test_a_bill_counts_when_it_is_final_and_stays(ledger: Ledger) -> None:
     assert billed() == [(None, "provisional"), (9, "matched"), (None, "not_available_yet")]
     ledger.note_bills({"r0": (8, "drift"), "r1": (None, "unavailable")})
     assert billed() == [(8, "drift"), (9, "matched"), (None, "not_available_yet")]
+
+
+def test_calls_of_unknown_containers_have_nothing_to_do_with_each_other(tmp_path: Path) -> None:
+    ledger, rate = Ledger(tmp_path / "unknown.sqlite"), {"gpu": "L40S", "nanodollars_per_s": RATE, "window_s": 60.0}
+    for name in ("r0", "r1"):
+        ledger.add(replace(RUN, id=name, target="modal", rate=rate))
+        ledger.note_call(name, f"fc-{name}")
+    seen = Measured("", NOON, NOON + 1.0, 0.0, 0.0, None, 1.0, 0.0)
+    ledger.settle("r0", status="succeeded", ended_at=NOON + 1, result={}, cost_nanodollars=RATE, measured=seen)
+    ledger.settle("r1", status="failed", ended_at=NOON + 9, result={})
+    ledger.note_calls({"fc-r1": ("", NOON + 5, NOON + 7, 0.0)})
+    assert ledger.get("r1").cost_nanodollars == 2 * RATE
+    assert [idle_of(ledger, name) for name in ("r0", "r1")] == [(None, None, 0)] * 2
+    ledger.close()

@@ -13,7 +13,7 @@ UNMEASURED_STARTUP = Span.exactly(TYPICAL_STARTUP_S)
 
 
 @dataclass(frozen=True, slots=True)
-class Forecast:
+class Experience:
     """`run` is None where no run is like it; `samples` runs say so. `elsewhere`: typical seconds on other GPUs, which
     say nothing certain of this one.
     """
@@ -21,7 +21,6 @@ class Forecast:
     run: Span | None = None
     startup: Span = UNMEASURED_STARTUP
     samples: int = 0
-    is_startup_measured: bool = False
     elsewhere: Mapping[str, float] = field(default_factory=dict)
     estimated_by: str = ""
     """What says so where no runs do: arithmetic."""
@@ -39,7 +38,7 @@ class Forecast:
         return self.estimated_by or ("1 run" if self.samples == 1 else f"{self.samples} runs")
 
 
-def forecast_render(ledger: Ledger, fingerprint: str, gpus: Sequence[str], *, prompts: int = 1) -> Forecast:
+def experience_of_render(ledger: Ledger, fingerprint: str, gpus: Sequence[str], *, prompts: int = 1) -> Experience:
     """What a run of so many prompts took on any of these GPUs; `fingerprint` is the workflow file's hash.
 
     Runs of any number of prompts count: loading once, then each prompt.
@@ -51,33 +50,32 @@ def forecast_render(ledger: Ledger, fingerprint: str, gpus: Sequence[str], *, pr
         if each.gpu and each.gpu not in gpus:
             others.setdefault(each.gpu, []).append(each.seconds_for(prompts))
     started = Span.of(ledger.start_ups("render", gpus))
-    return Forecast(
+    return Experience(
         run=Span.of(here),
         startup=started or UNMEASURED_STARTUP,
         samples=len(here),
-        is_startup_measured=started is not None,
         elsewhere={gpu: median(seconds) for gpu, seconds in sorted(others.items())},
     )
 
 
-def forecast_sync(ledger: Ledger, kind: str, title: str, startup_limit_s: float) -> Forecast:
+def experience_of_sync(ledger: Ledger, kind: str, title: str, startup_limit_s: float) -> Experience:
     """What the same sync took on Modal. Its container has nothing to load: seconds, where they were not measured."""
     runs = [each.run_s for each in ledger.history_of(kind, title, "modal")]
     started = Span.of(ledger.start_ups(kind, [""]))
     unmeasured = Span(0.0, min(SYNC_START_S, startup_limit_s), startup_limit_s)
-    return Forecast(Span.of(runs), started or unmeasured, len(runs), started is not None)
+    return Experience(Span.of(runs), started or unmeasured, len(runs))
 
 
 SYNC_START_S = 3.0
 """Until a small container without a GPU begins, where none was measured. Modal: "containers boot in about a second"."""
 
 
-def forecast_training(
+def experience_of_training(
     run_s: float | None, low_s: float | None, high_s: float | None, certainty: str | None
-) -> Forecast:
+) -> Experience:
     """What `train --check` says of its time, which has the start of the container in it."""
     if run_s is None:
-        return Forecast(startup=Span.exactly(0.0))
+        return Experience(startup=Span.exactly(0.0))
     span = Span(run_s if low_s is None else low_s, run_s, run_s if high_s is None else high_s)
     words = {"measured": "by the steps of an earlier run"}.get(certainty or "", "an estimate, nothing measured")
-    return Forecast(span, Span.exactly(0.0), estimated_by=words)
+    return Experience(span, Span.exactly(0.0), estimated_by=words)
