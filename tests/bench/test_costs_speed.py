@@ -71,7 +71,8 @@ def fill(path: Path, runs: int) -> None:
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA synchronous = OFF")
     connection.execute("BEGIN")
-    connection.executemany(f"INSERT INTO costs VALUES ({', '.join('?' * len(ROW))})", cost_rows(runs))
+    marks = ", ".join("?" * len(ROW))
+    connection.executemany(f"INSERT INTO costs ({', '.join(ROW)}) VALUES ({marks})", cost_rows(runs))
     connection.execute(
         "INSERT INTO runs SELECT run_id, kind, target, status, workflow, created_at, ended_at, 'fc-01', NULL, :request,"
         " :result, measured, :rate FROM costs",
