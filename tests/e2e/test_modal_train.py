@@ -158,6 +158,7 @@ def test_containers_killed_at_every_boundary_lose_no_more_than_one_interval_each
     assert read_step(world.lora) == STEPS
 
 
+@pytest.mark.soak
 def test_ctrl_c_saves_and_stops_and_resume_goes_on_elsewhere(world: World, tmp_path: Path) -> None:
     world.steer(step_s=0.1)
     process = world.cli.start("train", "train.yaml", "--yes", "--json-events")
@@ -190,6 +191,7 @@ def test_a_killed_client_and_one_on_another_machine(world: World, tmp_path: Path
     assert float(done.run["cost"]) > 0
 
 
+@pytest.mark.soak
 def test_a_sweep_trains_side_by_side_within_its_budget(world: World) -> None:
     poor = world.cli("train", "train.yaml", "--sweep", "lr=1e-4,4e-4", "--max-cost", "0.01", "--yes", "--json")
     assert (poor.code, poor.error["code"]) == (7, "budget_refused")

@@ -195,6 +195,7 @@ def test_command_right_after_the_engine_was_killed_starts_another(lonely_cli: Cl
         assert done.code == 0, done.stdout
 
 
+@pytest.mark.soak
 def test_engine_stops_when_idle_and_a_stale_pid_file_is_survived(lonely_cli: Cli) -> None:
     (lonely_cli.cwd / "comfymodal.yaml").write_text("version: 1\ncomfyui: {idle_stop: 2s}\n")
     first = lonely_cli("render", WORKFLOWS / "image.json", "--json")

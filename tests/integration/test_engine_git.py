@@ -106,6 +106,7 @@ def test_the_newest_tag_is_cloned_and_gets_what_its_requirements_say(
     assert not (tmp_path / "elsewhere").exists()
 
 
+@pytest.mark.soak
 def test_versions_lie_side_by_side_and_the_project_chooses(repository: Repository, engines: Path, git_cli: Cli) -> None:
     repository.release("0.3.80", {"later.py": ""})
     for version in ("0.3.76", "v0.3.80"):
@@ -147,6 +148,7 @@ def test_a_killed_install_goes_on_at_every_point(repository: Repository, engines
     assert find_install(engines, "0.3.76") is not None
 
 
+@pytest.mark.soak
 def test_two_at_once_make_one(repository: Repository, engines: Path, git_cli: Cli) -> None:
     arguments = ("engine", "install", "--from", repository.folder, "--yes", "--json")
     both = [git_cli.start(*arguments) for _ in range(2)]
