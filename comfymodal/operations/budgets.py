@@ -76,10 +76,14 @@ def allow(context: Context, desk: Desk | None, fit: Fit, *, max_cost: int | None
     without a desk nobody is asked.
     """
     limits = limits_of(context.project)
-    budgets = _per_run(context) + [(_left(limit, context) // of, limit.key) for limit in limits]
-    if not budgets:
+    if not limits and not _per_run(context):
         return Allowed(fit(max_cost), ())
-    amount, key = min(budgets if max_cost is None else [(max_cost, "--max-cost"), *budgets])
+    amount, key = _tightest(limits, context, max_cost, of)
+    if context.ledger.reserved() and not _pays_for_all(fit, amount, max_cost):
+        # Runs that ended while nobody looked give back what was set aside for them.
+        for run in context.ledger.with_reservation():
+            _settle_if_ended(run, context)
+        amount, key = _tightest(limits, context, max_cost, of)
     try:
         return Allowed(fit(max(0, amount)), limits)
     except BudgetError as exc:
@@ -139,14 +143,18 @@ def _per_run(context: Context) -> list[tuple[int, str]]:
     return [(nanodollars_of(amount), key) for key, amount in amounts.items() if amount is not None]
 
 
-def _left(limit: Limit, context: Context) -> int:
-    """What is left of a budget, after runs that ended while nobody looked have given back what was set aside."""
-    left = context.ledger.left(limit)
-    if left >= limit.nanodollars // 2 or not context.ledger.reserved():
-        return left
-    for run in context.ledger.with_reservation():
-        _settle_if_ended(run, context)
-    return context.ledger.left(limit)
+def _tightest(limits: Sequence[Limit], context: Context, max_cost: int | None, of: int) -> tuple[int, str]:
+    """What the least of all that limits a run allows, and what it is called."""
+    amounts = _per_run(context) + [(context.ledger.left(limit) // of, limit.key) for limit in limits]
+    return min(amounts if max_cost is None else [(max_cost, "--max-cost"), *amounts])
+
+
+def _pays_for_all(fit: Fit, amount: int, max_cost: int | None) -> bool:
+    """Whether the budgets shorten nothing that `max_cost` allows."""
+    try:
+        return fit(max(0, amount)) >= fit(max_cost)
+    except BudgetError:
+        return False
 
 
 def _settle_if_ended(run: Run, context: Context) -> None:

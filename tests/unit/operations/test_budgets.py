@@ -91,6 +91,16 @@ def test_a_run_that_ended_unseen_gives_back_what_was_set_aside(tmp_path: Path) -
     assert (context.ledger.get("a").status, context.ledger.reserved()) == ("succeeded", WORST)
 
 
+def test_a_run_is_not_shortened_for_one_that_ended_unseen(tmp_path: Path) -> None:
+    # More than half of the budget is left, and yet not enough.
+    context = modal_context(tmp_path, "daily_usd: 0.588", kind=SyncTarget)
+    start(context, "a")
+    container = {"container_id": "ta-1", "started_at": 100.0, "ended_at": 100.5, "enter_s": 0.0, "is_first": True}
+    context.target.endings[0] = {"status": "succeeded", "container": container}  # type: ignore[attr-defined]
+    _, price = priced(context, "b", typical_s=None)
+    assert (price.is_shortened, context.ledger.reserved()) == (False, 0)
+
+
 def test_an_ended_run_whose_cost_nobody_knows_counts_as_the_most_it_can_be(tmp_path: Path) -> None:
     context = modal_context(tmp_path, "daily_usd: 0.50")
     (limit,) = limits_of(context.project)
