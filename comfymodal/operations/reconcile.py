@@ -23,7 +23,7 @@ from comfymodal.operations.news import telling
 from comfymodal.operations.reconcile_results import HourView, MonthView, Reconciliation
 from comfymodal.operations.refresh import refresh
 from comfymodal.operations.views import iso_time
-from comfymodal.runs.bills import Paid
+from comfymodal.runs.bills import CallSpan, Paid
 from comfymodal.targets.billing import BilledRow, Billing, CallRow
 from comfymodal.targets.modal.names import app_kind, app_name, app_names
 
@@ -108,16 +108,17 @@ def _from_calls(billing: Billing, context: Context, since: float, now: float) ->
     return replace(told, source="calls", statuses={"unavailable": len(unknown)}, exit_code=0)
 
 
-def _spans(by_call: Mapping[str, Sequence[CallRow]]) -> dict[str, tuple[str, float, float, float]]:
-    """By call id: container, when it began and ended, and the start-up, of calls that are over."""
+def _spans(by_call: Mapping[str, Sequence[CallRow]]) -> dict[str, CallSpan]:
+    """By call id, of calls that are over. Containers that a run was lost in have rows of their own."""
     found = {}
     for call_id, rows in by_call.items():
-        ended = [(row, row.ended_at) for row in rows if row.started_at is not None and row.ended_at is not None]
+        ended = [row for row in rows if row.ended_at is not None]
         if ended and len(ended) == len(rows):
-            row, ended_at = max(ended, key=lambda each: each[1] or 0.0)
-            # Containers that a run was lost in have rows of their own.
-            began = min(each.started_at or 0.0 for each, _ in ended)
-            found[call_id] = (row.container_id or "", began, float(ended_at or 0.0), row.startup_s or 0.0)
+            last = max(ended, key=lambda row: row.ended_at or 0.0)
+            paid_s = sum((row.execution_s or 0.0) + (row.startup_s or 0.0) for row in ended)
+            started_at, run_s, start_s = last.started_at or 0.0, last.execution_s or 0.0, last.startup_s or 0.0
+            lost_s = max(0.0, paid_s - run_s - start_s)
+            found[call_id] = CallSpan(last.container_id or "", started_at, run_s, start_s, lost_s)
     return found
 
 

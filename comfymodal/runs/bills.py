@@ -27,6 +27,19 @@ class Paid:
     nanodollars_per_s: int
 
 
+@dataclass(frozen=True, slots=True)
+class CallSpan:
+    """What Modal's history has of a call: its last container, when it began there, and the seconds that were paid for,
+    `lost_s` of them in containers before.
+    """
+
+    container: str
+    began_at: float
+    run_s: float
+    start_s: float
+    lost_s: float
+
+
 def paid_since(connection: sqlite3.Connection, since: float) -> list[Paid]:
     rows = connection.execute(
         "SELECT run_id, kind, began_at - coalesce(start_s, 0) - coalesce(lost_s, 0), ended_at + coalesce(idle_s, 0),"
@@ -46,8 +59,8 @@ def note_bills(connection: sqlite3.Connection, bills: Mapping[str, tuple[int | N
             connection.execute("UPDATE costs SET billing = ? WHERE run_id = ? AND billed IS NULL", (status, run_id))
 
 
-def note_calls(connection: sqlite3.Connection, spans: Mapping[str, tuple[str, float, float, float]]) -> None:
-    """Fill in ended runs of unknown cost. By call id: container, begin, end, and seconds of start-up."""
+def note_calls(connection: sqlite3.Connection, spans: Mapping[str, CallSpan]) -> None:
+    """Fill in ended runs of unknown cost; `spans` are by call id."""
     unknown = connection.execute(
         "SELECT costs.run_id, runs.call_id, nanodollars_per_s FROM costs JOIN runs ON runs.id = costs.run_id"
         " WHERE costs.target = 'modal' AND measured IS NULL AND nanodollars_per_s IS NOT NULL"
@@ -56,16 +69,19 @@ def note_calls(connection: sqlite3.Connection, spans: Mapping[str, tuple[str, fl
     for run_id, call_id, per_s in unknown:
         if call_id not in spans:
             continue
-        container, began, ended, start_s = spans[call_id]
-        cost = cost_of_seconds(per_s, ended - began + start_s)
+        span = spans[call_id]
+        cost = cost_of_seconds(per_s, span.run_s + span.start_s + span.lost_s)
         connection.execute(
-            "UPDATE costs SET container = ?, began_at = ?, ended_at = ?, start_s = ?, run_s = ?, measured = ?"
-            " WHERE run_id = ?",
-            (container, began, ended, start_s, ended - began, cost, run_id),
+            "UPDATE costs SET container = ?, began_at = ?, ended_at = ?, start_s = ?, run_s = ?, lost_s = ?,"
+            " measured = ? WHERE run_id = ?",
+            (
+                *(span.container, span.began_at, span.began_at + span.run_s, span.start_s, span.run_s, span.lost_s),
+                *(cost, run_id),
+            ),
         )
         connection.execute("UPDATE runs SET cost_nanodollars = ? WHERE id = ?", (cost, run_id))
-        if container:
-            note_gaps(connection, container, began)
+        if span.container:
+            note_gaps(connection, span.container, span.began_at)
 
 
 def note_next_calls(connection: sqlite3.Connection, starts: Mapping[str, Sequence[float]], *, now: float) -> None:

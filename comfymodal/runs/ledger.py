@@ -18,7 +18,7 @@ from comfymodal.costs.budget import Limit
 from comfymodal.costs.measure import Measured
 from comfymodal.errors import NotFoundError, NotReadyError
 from comfymodal.runs import bills, history, spending
-from comfymodal.runs.bills import Paid
+from comfymodal.runs.bills import CallSpan, Paid
 from comfymodal.runs.history import Sample
 from comfymodal.runs.spending import ACTIVE, CostEntry, Expected
 from comfymodal.runs.usage import GpuUsage, first_use, gpu_usage
@@ -214,7 +214,7 @@ class Ledger:
         with self._writing() as connection:
             bills.note_bills(connection, found)
 
-    def note_calls(self, spans: Mapping[str, tuple[str, float, float, float]]) -> None:
+    def note_calls(self, spans: Mapping[str, CallSpan]) -> None:
         with self._writing() as connection:
             bills.note_calls(connection, spans)
 

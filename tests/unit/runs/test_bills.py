@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from comfymodal.costs.measure import Measured
+from comfymodal.runs.bills import CallSpan
 from comfymodal.runs.ledger import Ledger
 from tests.unit.runs.cost_rows import NOON, fill
 from tests.unit.runs.test_ledger import RUN
@@ -84,7 +85,7 @@ def test_calls_of_unknown_containers_have_nothing_to_do_with_each_other(tmp_path
     seen = Measured("", NOON, NOON + 1.0, 0.0, 0.0, None, 1.0, 0.0)
     ledger.settle("r0", status="succeeded", ended_at=NOON + 1, result={}, cost_nanodollars=RATE, measured=seen)
     ledger.settle("r1", status="failed", ended_at=NOON + 9, result={})
-    ledger.note_calls({"fc-r1": ("", NOON + 5, NOON + 7, 0.0)})
+    ledger.note_calls({"fc-r1": CallSpan("", NOON + 5, 2.0, 0.0, 0.0)})
     assert ledger.get("r1").cost_nanodollars == 2 * RATE
     assert [idle_of(ledger, name) for name in ("r0", "r1")] == [(None, None, 0)] * 2
     ledger.close()
