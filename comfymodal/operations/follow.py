@@ -49,13 +49,14 @@ def _hand_over(run: Run, context: Context, desk: Desk, price: Price | None) -> R
         try:
             call_id = context.target.submit(run.request["job"])
         except ComfymodalError as exc:
-            # Nobody has it: what was reserved is free again.
+            # Nobody has it: what was reserved is free again. Where the network failed, that is not known for sure.
+            is_sure = price is not None and not isinstance(exc, ServiceError)
             context.ledger.settle(
                 run.id,
                 status="failed",
                 ended_at=time.time(),
                 result={"status": "failed", "error": exc.to_dict()},
-                cost_nanodollars=None if price is None else 0,
+                cost_nanodollars=0 if is_sure else None,
             )
             context.news.add(run.id)
             raise
