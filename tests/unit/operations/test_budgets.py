@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from comfymodal.errors import BudgetError
+from comfymodal.errors import BudgetError, ComfymodalError, NotReadyError
 from comfymodal.operations.books import Books
 from comfymodal.operations.budgets import limits_of, show_budgets, watch_budgets
 from comfymodal.operations.context import Context
@@ -20,7 +20,7 @@ from comfymodal.operations.money import price_train
 from comfymodal.operations.news import telling
 from comfymodal.operations.waiting import Waiting
 from tests.unit.operations.spenders import PROJECT, Working, priced
-from tests.unit.operations.sync_target import Clerk, SyncTarget, context_of
+from tests.unit.operations.sync_target import OFFLINE, Clerk, SyncTarget, context_of
 
 WORST = 294_124_480
 """(300 + 140 + 2) s of an L40S with 4 cores and 32 GiB."""
@@ -224,3 +224,14 @@ def test_a_refusal_names_the_limit_that_was_too_tight(
     with pytest.raises(BudgetError) as refused:
         price_train(run, modal_context(tmp_path, costs), Clerk(), max_cost=max_cost)
     assert f"allow at least $0.30 {said}" in str(refused.value.hint)
+
+
+@pytest.mark.parametrize(("error", "cost"), [(OFFLINE, None), (NotReadyError("no such app"), 0)])
+def test_a_hand_over_that_failed_cost_nothing_only_where_that_is_sure(
+    error: ComfymodalError, cost: int | None, tmp_path: Path
+) -> None:
+    context = modal_context(tmp_path, "daily_usd: 0.40")
+    context.target.endings[0] = error  # type: ignore[attr-defined]
+    with pytest.raises(type(error)):
+        start(context, "a")
+    assert (context.ledger.get("a").cost_nanodollars, context.ledger.reserved()) == (cost, 0)

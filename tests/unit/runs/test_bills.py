@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from comfymodal.costs.measure import Measured
+from comfymodal.operations.reconcile import _spans
 from comfymodal.runs.bills import CallSpan
 from comfymodal.runs.ledger import Ledger
+from comfymodal.targets.billing import CallRow
 from tests.unit.runs.cost_rows import NOON, fill
 from tests.unit.runs.test_ledger import RUN
 
@@ -89,3 +91,13 @@ def test_calls_of_unknown_containers_have_nothing_to_do_with_each_other(tmp_path
     assert ledger.get("r1").cost_nanodollars == 2 * RATE
     assert [idle_of(ledger, name) for name in ("r0", "r1")] == [(None, None, 0)] * 2
     ledger.close()
+
+
+def test_time_between_the_containers_of_a_call_is_not_paid() -> None:
+    rows = [
+        CallRow("app", "train", "fc-1", "ta-1", "failure", 0.0, 100.0, 10.0, 50.0),
+        CallRow("app", "train", "fc-1", "ta-2", "success", 0.0, 4000.0, 20.0, 30.0),
+        CallRow("app", "train", "fc-2", "ta-3", "running", 0.0, 4000.0, 20.0, None),
+    ]
+    spans = _spans({"fc-1": rows[:2], "fc-2": rows[2:]})
+    assert spans == {"fc-1": CallSpan("ta-2", 4000.0, 30.0, 20.0, 60.0)}
