@@ -73,11 +73,11 @@ def cli(cloud: ModalCloud, tmp_path: Path, make_cli: Callable[[Path], Cli]) -> M
 
 
 def render(cli: ModalCli, number: int) -> None:
-    """Every fourth client is killed as soon as its run is handed over."""
+    """One client of four is killed as soon as its run is handed over."""
     process = cli.start(
         "render", WORKFLOWS / "image.json", "--set", f"Canvas.color={number}", "--tag", "early", "--json-events"
     )
-    leave(process) if number % 4 == 0 else finish(process)
+    leave(process) if number % 4 == 1 else finish(process)
 
 
 def finish(process: subprocess.Popen[str]) -> None:
@@ -122,11 +122,27 @@ def without_a_bill(cli: ModalCli, cloud: ModalCloud, run_id: str, number: int) -
     assert after[0] > 0
 
 
+def print_lives(cli: ModalCli, cloud: ModalCloud) -> None:
+    """What each container was billed for, and what of it the ledger knows: where the two differ is seen here."""
+    path = Path(cli.environ["COMFYMODAL_STATE_DIR"]) / "projects" / cli.project / "ledger.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        known = dict(
+            connection.execute(
+                "SELECT container, sum(start_s + run_s + lost_s + idle_s) FROM costs WHERE container <> '' GROUP BY 1"
+            )
+        )
+    for found in cloud.containers(None):
+        if cli.project in found["app"] and found["finished_at"]:
+            life, ending = (found["finished_at"] - found[key] for key in ("process_at", "told_at"))
+            ours = known.get(found["task_id"], 0)
+            print(f"{found['app']} {found['function']}: {life:.2f} s, known {ours:.2f} s, took {ending:.2f} s to end")
+
+
 @pytest.mark.parametrize(
     ("renders", "syncs", "trainings", "price"),
     [
         # Containers that live for half a minute, and half a second more or less at their ends.
-        pytest.param(2, 1, 1, 10.0, id="four"),
+        pytest.param(2, 1, 1, 12.0, id="four"),
         pytest.param(13, 4, 3, 50.0, marks=[pytest.mark.soak, pytest.mark.timeout(900)], id="twenty"),
     ],
 )
@@ -137,7 +153,8 @@ def test_mixed_runs_are_measured_to_cost_what_is_billed(
     deployed = cli("deploy", "--yes")
     assert deployed.code == 0, deployed.stderr
     assert cli("costs", "rates", "--json").json["data"]["source"] == "workspace"
-    with ThreadPoolExecutor(2) as pool:
+    # Of a few, one after the other: a second container would be started, and billed, for one that may never reach it.
+    with ThreadPoolExecutor(1 if renders == 2 else 2) as pool:
         for done in [pool.submit(render, cli, number) for number in range(renders)]:
             done.result()
     for number in range(syncs):
@@ -161,8 +178,9 @@ def test_mixed_runs_are_measured_to_cost_what_is_billed(
     os.environ.update(cloud.environ)
     found = reconcile_costs(context, Clerk(), since=time.time() - HOUR_S, now=time.time() + 4 * HOUR_S)
     measured, billed = (round(Decimal(usd) * 10**9) for usd in (found.measured, found.billed or "0"))
+    print_lives(cli, cloud)
     print(f"measured ${found.measured}, billed ${found.billed}, unattributed ${found.unattributed}")
-    assert billed > 15 * LEAST_TOLERANCE
+    assert billed > 15 * LEAST_TOLERANCE, "not enough for a difference to be seen"
     assert abs(billed - measured) <= tolerance(billed)
     assert found.statuses == {"matched": len(runs)}
     assert found.exit_code == 0

@@ -206,12 +206,13 @@ class Container:
     process_at: float = 0.0
     """When its process was started: from then on it is billed."""
     started_at: float = 0.0
+    told_at: float = 0.0
+    """When it was first told to end; 0 if it was not."""
     finished_at: float = 0.0
     idle_since: float = 0.0
     kill_at: float = 0.0
     """When it is killed, whatever it does; 0 for never."""
     is_ending: bool = False
-    """Takes no further input."""
     input: Input | None = None
     mounts: dict[str, VolumeMount] = field(default_factory=dict)
     process: Process | None = None
@@ -221,6 +222,10 @@ class Container:
     @property
     def is_alive(self) -> bool:
         return self.state != ENDED
+
+    def end(self) -> None:
+        """It is told to end: it takes no further input."""
+        self.is_ending, self.told_at = True, self.told_at or time.time()
 
 
 @dataclass

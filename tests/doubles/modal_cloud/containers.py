@@ -285,6 +285,7 @@ class Containers:
     async def _follow(self, container: Container, process: Process, ended: Ended) -> None:
         readers = [asyncio.create_task(self._read(container, *side(process, name))) for name in SIDES]
         code = await process.wait()
+        container.finished_at = time.time()
         if self._settings.is_flat:
             # Whatever it left behind, a server it started for instance, goes with it.
             with contextlib.suppress(ProcessLookupError):

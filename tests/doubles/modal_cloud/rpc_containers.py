@@ -127,6 +127,7 @@ def facts(cloud: Cloud, container: Container) -> dict[str, object]:
         "enqueued_at": container.enqueued_at,
         "process_at": container.process_at or None,
         "started_at": container.started_at or None,
+        "told_at": container.told_at or None,
         "finished_at": container.finished_at or None,
         "exit_code": container.exit_code,
         "end_reason": container.end_reason,

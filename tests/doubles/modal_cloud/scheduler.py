@@ -93,7 +93,7 @@ class Scheduler:
 
     def start_failed(self, container: Container, result: api_pb2.GenericResult) -> None:
         """A container could not get ready: the input it was meant for fails."""
-        container.is_ending = True
+        container.end()
         container.end_reason = result.exception
         pending = self._cloud.pending(container.function_id)
         if pending:
@@ -116,7 +116,7 @@ class Scheduler:
 
     def interrupt(self, container: Container, grace_s: float) -> None:
         """End a container as Modal does: SIGINT, and SIGKILL when the grace is over. Its input runs again elsewhere."""
-        container.is_ending = True
+        container.end()
         container.end_reason = container.end_reason or "interrupted"
         container.kill_at = time.time() + (grace_s if container.process else 0)
         if container.process:
@@ -125,7 +125,7 @@ class Scheduler:
 
     def retire(self, container: Container) -> None:
         """Let a container end after its input, if it has one."""
-        container.is_ending = True
+        container.end()
         self._cloud.bell.ring()
 
     def retire_old(self, dropped: set[str]) -> None:
@@ -147,7 +147,8 @@ class Scheduler:
     def ended(self, container: Container, exit_code: int | None, reason: str = "") -> None:
         """A container's process is gone: decide about the input it had."""
         was_starting = container.state == STARTING
-        container.state, container.finished_at, container.exit_code = ENDED, time.time(), exit_code
+        container.state, container.exit_code = ENDED, exit_code
+        container.finished_at = container.finished_at or time.time()
         container.end_reason = container.end_reason or reason
         found, container.input = container.input, None
         text = reason or f"Container '{container.task_id}' exited unexpectedly with code {exit_code}."
