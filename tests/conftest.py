@@ -201,6 +201,8 @@ def clean_environ(home: Path, state: Path) -> dict[str, str]:
         **pip,
         "HOME": str(home),
         "COLUMNS": "80",
+        # Tests run side by side: threads that wait for each other keep the processors from the others.
+        "OMP_NUM_THREADS": "1",
         "NO_COLOR": "1",
         "COMFYMODAL_DATA_DIR": str(ENGINE_DATA),
         "COMFYMODAL_STATE_DIR": str(state),

@@ -236,6 +236,8 @@ class Containers:
             "HOME": str(folder / "home"),
             "TMPDIR": str(folder / "tmp"),
             "PYTHONUNBUFFERED": "1",
+            # Several run at once: threads of one that wait for each other keep the processors from the others.
+            "OMP_NUM_THREADS": "1",
         }
         environ |= image_environ(self._cloud, definition.image_id)
         environ |= self._settings.image_env
