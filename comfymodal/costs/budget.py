@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, Decimal
 
-from comfymodal.costs.rates import Rate, dollars, hourly_text, money_json, money_text
+from comfymodal.costs.rates import Rate, hourly_text, money_json, money_text
 from comfymodal.errors import BudgetError
 
 
@@ -27,10 +26,6 @@ SHORTEST_S = 1
 """A deadline below that is none: the job would end before its first prompt."""
 
 
-RAISED_BY = "--max-cost, or costs.per_run_usd"
-"""What to raise, for who does not know which of a run's limits was too tight."""
-
-
 def fit(
     rate: Rate,
     wanted_deadline_s: float,
@@ -44,7 +39,7 @@ def fit(
     """Return the wanted deadline, or the longest in whole seconds that the budget, if there is one, pays for at worst.
 
     Start-up (at its limit) and idle tail are paid first. Raises `BudgetError` when what is left is less than such a
-    run usually takes (`typical_s`), or nothing.
+    run usually takes (`typical_s`), or nothing; `needed_usd` in its details pays for that.
     """
     if budget_nanodollars is None:
         return wanted_deadline_s
@@ -62,10 +57,9 @@ def fit(
         f"{money_text(budget_nanodollars)} does not pay for this run on {rate.gpu or 'a CPU'} ({hourly_text(rate)}): "
         f"starting it (at most {startup_s:g} s) and the {scaledown_window_s:g} s it stays warm cost up to "
         f"{money_text(around)}, {_rest(deadline_s, typical_s)}",
-        hint=f"allow at least {_cents(rate.cost(around_ms / 1000 + needed_s))} ({RAISED_BY}), "
-        "choose a cheaper GPU (comfyui.gpu), or shorten comfyui.boot_timeout or comfyui.scaledown_window",
         budget_usd=money_json(budget_nanodollars),
         around_usd=money_json(around),
+        needed_usd=money_json(rate.cost(around_ms / 1000 + needed_s)),
         typical_s=typical_s,
         affordable_s=max(0, deadline_s),
     )
@@ -73,9 +67,5 @@ def fit(
 
 def _rest(deadline_s: int, typical_s: float | None) -> str:
     if deadline_s < SHORTEST_S:
-        return "so nothing is left to render"
+        return "so nothing is left for its work"
     return f"so {deadline_s} s are left; such a run usually takes {math.ceil(typical_s or 0)} s"
-
-
-def _cents(nanodollars: int) -> str:
-    return f"${dollars(nanodollars).quantize(Decimal('0.01'), ROUND_CEILING)}"

@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from comfymodal.costs.budget import RAISED_BY, Limit
+from comfymodal.costs.budget import Limit
 from comfymodal.costs.rates import money_json, money_text, nanodollars_of
 from comfymodal.errors import BudgetError, ComfymodalError
 from comfymodal.operations.books import Books
@@ -17,13 +18,11 @@ from comfymodal.operations.context import Context
 from comfymodal.operations.costs_results import BudgetsReport, BudgetView
 from comfymodal.operations.desk import Desk, Question
 from comfymodal.operations.refresh import refresh
+from comfymodal.operations.terms import Terms
 from comfymodal.runs.ledger import Ledger, Run
 
 if TYPE_CHECKING:
     from comfymodal.project.schema import Project
-
-Fit = Callable[[int | None], float]
-"""A time limit in seconds that so many nanodollars pay for. Raises `BudgetError` where they do not suffice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,29 +68,35 @@ def _view(limit: Limit, ledger: Ledger) -> BudgetView:
     return BudgetView(limit.name, limit.key, **{name: money_json(amount) for name, amount in amounts.items()})
 
 
-def allow(context: Context, desk: Desk | None, fit: Fit, *, max_cost: int | None, of: int = 1) -> Allowed:
+def allow(
+    context: Context, desk: Desk | None, terms: Terms, *, typical_s: float | None, max_cost: int | None, of: int = 1
+) -> Allowed:
     """Find the time limit that `max_cost` and the project's budgets pay for; `of` runs share what is left.
 
     Raises `BudgetError` for a run that they do not pay for, unless the project says otherwise (`costs.on_exceed`);
     without a desk nobody is asked.
     """
+    fit = partial(terms.fit, typical_s=typical_s)
+    try:
+        wanted_s = fit(max_cost)
+    except BudgetError as exc:
+        raise _with_hint(exc, _Tight(max_cost or 0, "(--max-cost)"), terms) from None
     limits = limits_of(context.project)
-    if not limits and not _per_run(context):
-        return Allowed(fit(max_cost), ())
-    amount, key = _tightest(limits, context, max_cost, of)
-    if context.ledger.reserved() and not _pays_for_all(fit, amount, max_cost):
+    tight = _tightest(limits, context, of)
+    if tight is None:
+        return Allowed(wanted_s, ())
+    if context.ledger.reserved() and not _pays_for(wanted_s, fit, tight):
         # Runs that ended while nobody looked give back what was set aside for them.
         for run in context.ledger.with_reservation():
             _settle_if_ended(run, context)
-        amount, key = _tightest(limits, context, max_cost, of)
+        tight = _tightest(limits, context, of) or tight
     try:
-        return Allowed(fit(max(0, amount)), limits)
+        return Allowed(min(wanted_s, fit(tight.nanodollars)), limits)
     except BudgetError as exc:
-        without = fit(max_cost)
-        explained = _explained(exc, key, limits, context)
-        if not _may_exceed(explained, context, desk):
-            raise explained from None
-        return Allowed(without, ())
+        refused = _with_what_is_left(_with_hint(exc, tight, terms), limits, context)
+    if not _may_exceed(refused, context, desk):
+        raise refused
+    return Allowed(wanted_s, ())
 
 
 def watch_budgets(context: Context, desk: Desk) -> None:
@@ -143,16 +148,26 @@ def _per_run(context: Context) -> list[tuple[int, str]]:
     return [(nanodollars_of(amount), key) for key, amount in amounts.items() if amount is not None]
 
 
-def _tightest(limits: Sequence[Limit], context: Context, max_cost: int | None, of: int) -> tuple[int, str]:
-    """What the least of all that limits a run allows, and what it is called."""
-    amounts = _per_run(context) + [(context.ledger.left(limit) // of, limit.key) for limit in limits]
-    return min(amounts if max_cost is None else [(max_cost, "--max-cost"), *amounts])
+@dataclass(frozen=True, slots=True)
+class _Tight:
+    """What one run may cost, what to raise if that is too little, and for how many runs that has to pay."""
+
+    nanodollars: int
+    raised_by: str
+    of: int = 1
 
 
-def _pays_for_all(fit: Fit, amount: int, max_cost: int | None) -> bool:
-    """Whether the budgets shorten nothing that `max_cost` allows."""
+def _tightest(limits: Sequence[Limit], context: Context, of: int) -> _Tight | None:
+    """The budget that allows least; None where there is none."""
+    found = [_Tight(amount, f"({key})") for amount, key in _per_run(context)]
+    found += [_Tight(max(0, context.ledger.left(limit)) // of, f"to be left of {limit.key}", of) for limit in limits]
+    return min(found, key=lambda each: each.nanodollars, default=None)
+
+
+def _pays_for(wanted_s: float, fit: Callable[[int], float], tight: _Tight) -> bool:
+    """Whether it shortens nothing."""
     try:
-        return fit(max(0, amount)) >= fit(max_cost)
+        return fit(tight.nanodollars) >= wanted_s
     except BudgetError:
         return False
 
@@ -176,17 +191,22 @@ def _may_exceed(exc: BudgetError, context: Context, desk: Desk | None) -> bool:
     return desk.confirm(Question(exc.message, (exc.hint or "",), "Start it all the same?", is_over_budget=True))
 
 
-def _explained(exc: BudgetError, key: str, limits: Sequence[Limit], context: Context) -> BudgetError:
-    """With the key of the tightest budget in place of what raises a run's own, and what is left of the others."""
-    is_shared = any(limit.key == key for limit in limits)
-    hint = (exc.hint or "").replace(f"({RAISED_BY})", f"to be left of {key}" if is_shared else f"({key})")
+def _with_hint(exc: BudgetError, tight: _Tight, terms: Terms) -> BudgetError:
+    """Says how much to allow, by what, and what else helps."""
+    needed = Decimal(str(exc.details["needed_usd"])) * tight.of
+    cents = f"${needed.quantize(Decimal('0.01'), ROUND_CEILING)}"
+    ways = (f"allow at least {cents} {tight.raised_by}", terms.cheaper)
+    return BudgetError(exc.message, hint=", ".join(way for way in ways if way), **exc.details)
+
+
+def _with_what_is_left(exc: BudgetError, limits: Sequence[Limit], context: Context) -> BudgetError:
     tight = [
         f"{money_text(max(0, left))} of {money_text(limit.nanodollars)} are left {limit.name} ({limit.key})"
         for limit in limits
         if (left := context.ledger.left(limit)) < limit.nanodollars
     ]
     message = "; ".join(part for part in (exc.message, ", ".join(tight)) if part)
-    return BudgetError(message, hint=f"{hint}; see: comfymodal costs budget", **exc.details)
+    return BudgetError(message, hint=f"{exc.hint}; see: comfymodal costs budget", **exc.details)
 
 
 def taken(limit: Limit) -> BudgetError:

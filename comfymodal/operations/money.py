@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 from comfymodal.costs.budget import Limit
@@ -89,7 +88,7 @@ def price_run(run: Run, context: Context, desk: Desk | None, *, max_cost: int | 
     labels = [choice.label for choice in choices]
     seen = experience_of_render(context.ledger, run.request["workflow"]["sha256"], labels, prompts=len(job["prompts"]))
     terms = render_terms(containers, choices, context.rates)
-    allowed = allow(context, desk, partial(terms.fit, typical_s=seen.typical_s), max_cost=max_cost)
+    allowed = allow(context, desk, terms, typical_s=seen.typical_s, max_cost=max_cost)
     return _priced(run, _price(terms, seen, allowed), context, terms, choices=choices)
 
 
@@ -98,7 +97,7 @@ def price_sync(run: Run, context: Context, desk: Desk) -> tuple[Run, Price | Non
     if run.target != "modal":
         return run, None
     seen, terms = experience_of_sync(context.ledger, run.kind, run.title, SYNC_STARTUP_S), sync_terms(context.rates)
-    allowed = allow(context, desk, partial(terms.fit, typical_s=None), max_cost=None)
+    allowed = allow(context, desk, terms, typical_s=None, max_cost=None)
     return _priced(run, replace(_price(terms, seen, allowed), what=SYNC_CONTAINER), context, terms)
 
 
@@ -115,7 +114,7 @@ def price_train(
     origin = job["origin"]
     seen = experience_of_training(*(origin.get(name) for name in ("run_s", "run_low_s", "run_high_s", "certainty")))
     terms = train_terms(parse_gpu(job["gpu"]), int(job.get("memory_gib") or 0), context.rates, timeout_s=timeout_s)
-    allowed = allow(context, desk, partial(terms.fit, typical_s=seen.typical_s), max_cost=max_cost, of=of)
+    allowed = allow(context, desk, terms, typical_s=seen.typical_s, max_cost=max_cost, of=of)
     return _priced(run, _price(terms, seen, allowed), context, terms)
 
 

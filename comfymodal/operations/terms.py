@@ -43,6 +43,8 @@ class Terms:
     deadline_s: float
     startup_s: float
     idle_s: float
+    cheaper: str = ""
+    """What else makes such a run cost less, for people."""
 
     def fit(self, budget: int | None, *, typical_s: float | None) -> float:
         """The time limit that so many nanodollars pay for; see `costs.budget.fit`. Raises `BudgetError`."""
@@ -64,7 +66,13 @@ class Terms:
 def render_terms(containers: ContainerSpec, choices: Sequence[GpuChoice], table: RateTable) -> Terms:
     """Raises `NotReadyError` for a GPU whose price is not known, as `train_terms` does."""
     longest_s = max(1.0, containers.timeout_s - CLOSING_S)
-    return Terms(container_rate(choices, table), longest_s, containers.boot_timeout_s, containers.scaledown_window_s)
+    return Terms(
+        container_rate(choices, table),
+        longest_s,
+        containers.boot_timeout_s,
+        containers.scaledown_window_s,
+        cheaper="choose a cheaper GPU (comfyui.gpu), or shorten comfyui.boot_timeout or comfyui.scaledown_window",
+    )
 
 
 def sync_terms(table: RateTable) -> Terms:
@@ -73,4 +81,5 @@ def sync_terms(table: RateTable) -> Terms:
 
 def train_terms(gpu: GpuChoice, memory_gib: int, table: RateTable, *, timeout_s: float) -> Terms:
     """The limit counts paid seconds over all containers of the training."""
-    return Terms(training_rate(gpu, memory_gib, table), timeout_s, TRAIN_STARTUP_S, TRAIN_IDLE_S)
+    rate, cheaper = training_rate(gpu, memory_gib, table), "or choose a cheaper GPU (training.gpu)"
+    return Terms(rate, timeout_s, TRAIN_STARTUP_S, TRAIN_IDLE_S, cheaper)

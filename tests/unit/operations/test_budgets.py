@@ -223,7 +223,25 @@ def test_a_refusal_names_the_limit_that_was_too_tight(
     run, _ = priced(modal_context(tmp_path, ""), "a")
     with pytest.raises(BudgetError) as refused:
         price_train(run, modal_context(tmp_path, costs), Clerk(), max_cost=max_cost)
-    assert f"allow at least $0.30 {said}" in str(refused.value.hint)
+    cheaper = "or choose a cheaper GPU (training.gpu); see: comfymodal costs budget"
+    assert refused.value.hint == f"allow at least $0.30 {said}, {cheaper}"
+
+
+def test_what_a_command_itself_allows_is_refused_first(tmp_path: Path) -> None:
+    run, _ = priced(modal_context(tmp_path, ""), "a")
+    clerk = Clerk(answer=True)
+    with pytest.raises(BudgetError) as refused:
+        price_train(run, modal_context(tmp_path, "daily_usd: 0.01, on_exceed: confirm"), clerk, max_cost=10_000_000)
+    assert refused.value.hint == "allow at least $0.30 (--max-cost), or choose a cheaper GPU (training.gpu)"
+    assert clerk.questions == []
+
+
+def test_several_at_once_are_told_what_all_of_them_need(tmp_path: Path) -> None:
+    run, _ = priced(modal_context(tmp_path, ""), "a")
+    with pytest.raises(BudgetError) as refused:
+        price_train(run, modal_context(tmp_path, "daily_usd: 0.80"), Clerk(), max_cost=None, of=3)
+    assert str(refused.value.hint).startswith("allow at least $0.89 to be left of costs.daily_usd, ")
+    price_train(run, modal_context(tmp_path, "daily_usd: 0.89"), Clerk(), max_cost=None, of=3)
 
 
 @pytest.mark.parametrize(("error", "cost"), [(OFFLINE, None), (NotReadyError("no such app"), 0)])
