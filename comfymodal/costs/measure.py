@@ -15,8 +15,9 @@ from comfymodal.costs.rates import cost_of_seconds
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Seconds: `queue_s` until a container had the run (not paid), `start_s` its start-up if the run was its first,
-    `load_s` the part of `run_s` in which models were loaded, `lost_s` in containers that were lost.
+    """Seconds: `queue_s` until a container had the run (not paid), `start_s` its start-up and its wait for the run, if
+    the run was its first, `load_s` the part of `run_s` in which models were loaded, `lost_s` in containers that were
+    lost.
 
     `gpu_seen` is what the driver said, `gpu_billed` the choice that is paid for, empty when it is the one asked for.
     `nanodollars_per_s` is that choice's rate, None when it is the one asked for.
@@ -41,20 +42,29 @@ class Measured:
         return cost_of_seconds(per_s, self.run_s + self.start_s + self.lost_s)
 
 
-def measure(container: Mapping[str, Any], *, created_at: float) -> Measured:
-    """Read `{container_id, container_started_at, enter_s, is_first, started_at, ended_at, lost_s}`; Unix seconds."""
+def measure(container: Mapping[str, Any], *, created_at: float, window_s: float = 0.0) -> Measured:
+    """Read `{container_id, container_started_at, enter_s, is_first, started_at, ended_at, lost_s}`; Unix seconds.
+
+    A container that waited for its first run for longer than its idle window (`window_s`) was kept warm: the run is
+    charged for its start-up only.
+    """
     began, ended = float(container["started_at"]), float(container["ended_at"])
     is_first, enter_s = bool(container.get("is_first")), max(0.0, _number(container.get("enter_s")))
     arrived = _number(container.get("first_started_at")) or began
+    start_s = 0.0
     if is_first:
-        arrived = min(arrived, _number(container.get("container_started_at")) or arrived)
+        container_began = _number(container.get("container_started_at"))
+        arrived = min(arrived, container_began or arrived)
+        # One that was started for this run may have been overtaken by another one that became free.
+        waited_s = began - container_began - enter_s if container_began else 0.0
+        start_s = enter_s + (waited_s if 0.0 < waited_s <= window_s else 0.0)
     return Measured(
         container=str(container.get("container_id") or ""),
         began_at=began,
         ended_at=max(began, ended),
         # The clocks of two machines: a container cannot have had the run before it was submitted.
         queue_s=max(0.0, arrived - created_at),
-        start_s=enter_s if is_first else 0.0,
+        start_s=start_s,
         load_s=None,
         # A clock that was set back in between must not give money back.
         run_s=max(0.0, ended - began),

@@ -25,7 +25,7 @@ def measured_of(run: Run, outcome: Mapping[str, Any], result: Mapping[str, Any])
         return None
     choice = _choice(run, outcome)
     return replace(
-        measure(container, created_at=run.created_at),
+        measure(container, created_at=run.created_at, window_s=float(run.rate.get("window_s") or 0.0)),
         load_s=outcome.get("load_s"),
         outputs=_outputs(run, outcome, result),
         gpu_seen=_gpu_seen(outcome),

@@ -36,6 +36,14 @@ def test_a_container_kept_warm_before_its_first_run_is_no_cost_of_that_run() -> 
     assert measured(started_at=90_000.0, ended_at=90_020.0).cost(PER_S) == 665_440 * 71
 
 
+def test_a_container_that_another_one_forestalled_is_paid_while_it_waits_for_its_first_run() -> None:
+    # Modal starts one for an input that waits; the input may go to one that becomes free.
+    assert measure(NOTE, created_at=1000.0, window_s=60.0).start_s == 60.0
+    assert measure(NOTE, created_at=1000.0, window_s=8.9).start_s == 51.0
+    assert measure({**NOTE, "is_first": False}, created_at=1000.0, window_s=60.0).start_s == 0.0
+    assert measure({**NOTE, "started_at": 1040.0}, created_at=1000.0, window_s=60.0).start_s == 51.0
+
+
 def test_runs_of_one_container_cost_its_busy_time_together() -> None:
     others = [measured(is_first=False, started_at=1080.0 + n, ended_at=1081.0 + n) for n in range(40)]
     assert sum(seen.cost(PER_S) for seen in [measured(), *others]) == L40S.cost(51 + 20 + 40)
